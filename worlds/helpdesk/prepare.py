@@ -1,0 +1,102 @@
+"""Writes the model and the data of one seed. The same seed and sizes give the same bytes.
+
+    DIR/model/                 randomly initialised
+    DIR/pretrain.jsonl         {"messages": [user, assistant, user]}       logs with the reaction
+    DIR/demonstrations.jsonl   {"messages": [user, assistant]}             mixed quality
+    DIR/prompts.jsonl          {"prompt_id": "train-00007", "messages": [user]}
+    DIR/heldout.jsonl          {"prompt_id": "heldout-00007", "messages": [user]}
+
+No case (item, problem, colour, day) of a held-out prompt occurs in any other file.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+from worlds.helpdesk.agents import draw_reply
+from worlds.helpdesk.customers import Case, draw_message, draw_reaction, every_case
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How many rows each file gets."""
+
+    logs: int = 12000
+    demonstrations: int = 6000
+    prompts: int = 5000  # distinct cases; at most 5,760 less the held-out ones
+    heldout: int = 512
+
+    def check(self) -> None:
+        faults = [f"{name}: must be at least 1, is {n}" for name, n in vars(self).items() if n < 1]
+        total = len(every_case())
+        if self.prompts + self.heldout > total:
+            faults.append(f"prompts + heldout: at most {total} cases, asked for {self.prompts + self.heldout}")
+        if faults:
+            raise ValueError("; ".join(faults))
+
+
+def write_data(directory: Path, sizes: Sizes, seed: int) -> None:
+    """The four files. Each draws from its own stream, so that one size does not move another."""
+    sizes.check()
+    heldout, train = split_cases(sizes.heldout, seed)
+    write_jsonl(directory / "heldout.jsonl", prompt_rows("heldout", heldout, seed))
+    write_jsonl(directory / "prompts.jsonl", prompt_rows("train", train[: sizes.prompts], seed))
+    write_jsonl(directory / "demonstrations.jsonl", demonstration_rows(train, sizes.demonstrations, seed))
+    write_jsonl(directory / "pretrain.jsonl", log_rows(train, sizes.logs, seed))
+
+
+def split_cases(heldout: int, seed: int) -> tuple[list[Case], list[Case]]:
+    """The held-out cases and all others, each in a random order."""
+    cases = every_case()
+    Random(f"cases {seed}").shuffle(cases)
+    return cases[:heldout], cases[heldout:]
+
+
+def prompt_rows(name: str, cases: list[Case], seed: int) -> Iterable[dict]:
+    random = Random(f"{name} {seed}")
+    for number, case in enumerate(cases):
+        yield {"prompt_id": f"{name}-{number:05d}", "messages": [user(draw_message(case, random))]}
+
+
+def demonstration_rows(cases: list[Case], count: int, seed: int) -> Iterable[dict]:
+    random = Random(f"demonstrations {seed}")
+    for _ in range(count):
+        case = random.choice(cases)
+        message = draw_message(case, random)
+        yield {"messages": [user(message), assistant(draw_reply(case, message, random))]}
+
+
+def log_rows(cases: list[Case], count: int, seed: int) -> Iterable[dict]:
+    random = Random(f"logs {seed}")
+    for _ in range(count):
+        case = random.choice(cases)
+        message = draw_message(case, random)
+        reply = draw_reply(case, message, random)
+        reaction = draw_reaction(case, message, reply, random)
+        yield {"messages": [user(message), assistant(reply), user(reaction)]}
+
+
+def user(content: str) -> dict[str, str]:
+    return {"role": "user", "content": content}
+
+
+def assistant(content: str) -> dict[str, str]:
+    return {"role": "assistant", "content": content}
+
+
+def write_jsonl(path: Path, rows: Iterable[dict]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        for row in rows:
+            file.write(json.dumps(row) + "\n")
+
+
+def read_jsonl(path: Path) -> Iterable[dict]:
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                yield json.loads(line)
+            except json.JSONDecodeError as fault:
+                raise ValueError(f"{path}:{number}: not JSON: {fault}") from fault
