@@ -1,0 +1,1 @@
+"""Trains policies, reward models and critics, one step at a time."""
