@@ -1,0 +1,1 @@
+"""Drives a run: stages, rounds and the ledger. It holds no tensor and imports no service."""

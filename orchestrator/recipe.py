@@ -1,0 +1,177 @@
+"""A recipe: everything a run is told, in one YAML file, checked as a whole before anything starts.
+
+    recipe = load_recipe(Path("recipes/helpdesk-ppo.yaml"), ["stages.ppo.rounds=10"], seed=1, run_dir=Path("runs/a"))
+    recipe.stages["ppo"].rounds          10
+    recipe.stages["ppo"].prompts         "/.../runs/a/prepared/prompts.jsonl"
+
+Relative paths are taken from the working directory.
+"""
+
+import hashlib
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, PrivateAttr, ValidationError
+
+from orchestrator.recipe_faults import RecipeError, dotted, schema_faults
+from orchestrator.recipe_graph import Fault, expanded, graph_faults, input_faults, path_faults
+from orchestrator.recipe_settings import InputDirectory, Name, Services, Settings
+from orchestrator.recipe_stages import Stage
+from orchestrator.recipe_yaml import Document, read_scalar, read_yaml
+
+__all__ = ["Recipe", "RecipeError", "load_recipe"]
+
+OVERRIDDEN = 0  # stands for the line of a value that came from the command line
+
+
+class Prepare(Settings):
+    """What makes the data and the starting model, once, before the first stage."""
+
+    command: Annotated[list[str], Field(min_length=1)]
+    """The command, run without a shell; its first word "python" means this interpreter."""
+
+
+class Recipe(Settings):
+    """All settings of a run."""
+
+    name: Name
+    """Names the run: it lies in runs/<name> unless told otherwise."""
+    seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = 0
+    """Every draw of the run derives from it."""
+    prepare: Prepare | None = None
+    """Run once; what it writes to {prepared} is the run's own."""
+    models: dict[Name, InputDirectory] = {}
+    """Models to start from: plain Hugging Face directories, by the name that stages use."""
+    services: Services = Services()
+    """The services and what they host."""
+    stages: Annotated[dict[Name, Stage], Field(min_length=1)]
+    """What is done, in order, by name."""
+
+    _declared: dict[str, Any] = PrivateAttr(default_factory=dict)
+
+    @property
+    def declared(self) -> dict[str, Any]:
+        """The recipe with overrides and defaults but with its placeholders; as JSON it loads to the same recipe."""
+        return self._declared
+
+    @property
+    def sha256(self) -> str:
+        """Digest of all that decides the run's result. Where it lies, and who serves it, do not."""
+        kept = json.loads(json.dumps(self._declared))
+        kept["stages"] = list(kept["stages"].items())  # their order counts; that of other keys does not
+        for service in kept["services"].values():
+            service.pop("addresses", None)
+            service.pop("replicas", None)
+        canonical = json.dumps(kept, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+    @property
+    def needed_services(self) -> frozenset[str]:
+        """Which of policy, reference, reward and trainer the stages call."""
+        return frozenset().union(*(stage.services for stage in self.stages.values()))
+
+    def require_inputs(self) -> None:
+        """Raises RecipeError that lists every input missing once the prepare command has run."""
+        faults = list(input_faults(self.model_dump(mode="json")))
+        if faults:
+            raise RecipeError(self.name, _written(faults, Document()))
+
+
+def load_recipe(
+    path: Path, overrides: Sequence[str] = (), seed: int | None = None, run_dir: Path | None = None
+) -> Recipe:
+    """The recipe in `path`, with overrides such as "stages.ppo.rounds=10" and placeholders replaced.
+
+    Without `run_dir`, {prepared} and {run} stay as written. Raises RecipeError with every fault.
+    """
+    document = _read(path)
+    faults = [*document.faults, *_override(document, overrides)]
+    raw = document.value if isinstance(document.value, dict) else {}
+    if not isinstance(document.value, dict) and not faults:
+        faults = ["a recipe is a mapping of name, services, stages; found " + type(document.value).__name__]
+    if faults and not raw:
+        raise RecipeError(str(path), faults)
+    if seed is not None:
+        raw["seed"] = seed
+    declared, found = _parse(raw)
+    faults += _written(found, document)
+    if faults or declared is None:
+        raise RecipeError(str(path), faults)
+    return _resolved(declared, run_dir)
+
+
+def _read(path: Path) -> Document:
+    try:
+        return read_yaml(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RecipeError(str(path), [f"cannot be read: {error.strerror or error}"]) from None
+    except UnicodeDecodeError as error:
+        raise RecipeError(str(path), [f"is not UTF-8 text: {error.reason} at byte {error.start}"]) from None
+
+
+def _override(document: Document, overrides: Iterable[str]) -> list[str]:
+    """Puts each "dotted.path=value" in its place; returns what is wrong with them."""
+    faults = []
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals or not all(key.split(".")):
+            faults.append(f"override {override!r}: must be dotted.path=value")
+            continue
+        try:
+            _place(document.value, key.split("."), read_scalar(text))
+            document.lines[tuple(key.split("."))] = OVERRIDDEN
+        except ValueError as error:
+            faults.append(f"override {override!r}: {error}")
+    return faults
+
+
+def _place(target: Any, parts: list[str], value: Any) -> None:
+    for index, part in enumerate(parts[:-1]):
+        if not isinstance(target, dict):
+            raise ValueError(f"{'.'.join(parts[:index])} is no mapping")
+        target = target.setdefault(part, {})
+    if not isinstance(target, dict):
+        raise ValueError(f"{'.'.join(parts[:-1])} is no mapping")
+    target[parts[-1]] = value
+
+
+def _parse(raw: dict[str, Any]) -> tuple[Recipe | None, list[Fault]]:
+    found: list[Fault] = []
+    recipe = None
+    try:
+        recipe = Recipe.model_validate(raw)
+    except ValidationError as error:
+        found += schema_faults(error, Recipe)
+    found += [*graph_faults(raw), *path_faults(raw)]
+    return recipe, found
+
+
+def _written(found: Iterable[Fault], document: Document) -> list[str]:
+    """`path: message (line n)` of each fault, in the order of the lines."""
+    placed = [(_line(path, document), path, message) for path, message in dict.fromkeys(found)]
+    placed.sort(key=lambda fault: fault[0] or 0)
+    origin = {None: "", OVERRIDDEN: " (override)"}
+    return [f"{dotted(path)}: {message}{origin.get(line, f' (line {line})')}" for line, path, message in placed]
+
+
+def _line(path: tuple[str | int, ...], document: Document) -> int | None:
+    """Where the path is, or the nearest thing around it that is written down."""
+    prefixes = (path[:length] for length in range(len(path), 0, -1))
+    return next((document.lines[prefix] for prefix in prefixes if prefix in document.lines), None)
+
+
+def _resolved(declared: Recipe, run_dir: Path | None) -> Recipe:
+    raw = declared.model_dump(mode="json")
+    values = {"seed": str(declared.seed)}
+    if run_dir is not None:
+        run = run_dir.absolute()
+        values |= {"run": str(run), "prepared": str(run / "prepared")}
+    resolved = expanded(raw, values)
+    if resolved["prepare"] and resolved["prepare"]["command"][0] == "python":
+        resolved["prepare"]["command"][0] = sys.executable
+    recipe = Recipe.model_validate(resolved)
+    recipe._declared = raw
+    return recipe

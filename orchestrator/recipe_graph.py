@@ -1,0 +1,161 @@
+"""Checks what holds between parts of a recipe: artifacts, scorers, placeholders and files.
+
+They read the recipe as written, not as parsed, so that one wrong number hides no wrong name.
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from orchestrator.recipe_faults import suggestion
+from orchestrator.recipe_settings import IsPath, Makes, NamesScorer, Needs
+from orchestrator.recipe_stages import STAGE_KINDS
+
+Fault = tuple[tuple[str | int, ...], str]
+PLACEHOLDER = re.compile(r"\{([A-Za-z_]+)\}")
+PLACEHOLDERS = ("prepared", "run", "seed")
+
+
+def graph_faults(raw: dict[str, Any]) -> Iterator[Fault]:
+    """Artifacts that nothing makes or two make, of the wrong kind, or unused; scorers that nobody hosts."""
+    models = _mapping(raw.get("models"))
+    made: dict[str, tuple[str, str]] = {name: ("model", f"models.{name}") for name in models}
+    reward = _mapping(_mapping(raw.get("services")).get("reward"))
+    learned, rules = _texts(reward.get("learned")), _mapping(reward.get("rules"))
+    used: set[str] = set()
+    for path, marker, name in marked_values(raw, (Needs, Makes, NamesScorer)):
+        if isinstance(marker, Makes):
+            if name in made:
+                yield path, f"{name!r} is already made by {made[name][1]}"
+            made.setdefault(name, (marker.kind, f"stages.{path[1]}"))
+        elif isinstance(marker, Needs):
+            used.add(name)
+            yield from _need_faults(path, name, marker.kinds, made)
+        elif name in learned:
+            used.add(name)
+            yield from _need_faults(path, name, ("reward",), made)
+        elif name not in rules:
+            yield path, f"the reward service hosts no scorer {name!r}" + suggestion(name, [*learned, *rules])
+    for index, name in enumerate(learned):
+        if name not in made:
+            yield ("services", "reward", "learned", index), f"no model or stage makes {name!r}" + suggestion(name, made)
+    for name in models:
+        if name not in used:
+            yield ("models", name), "no stage uses it"
+
+
+def _need_faults(
+    path: tuple[str | int, ...], name: str, kinds: tuple[str, ...], made: dict[str, tuple[str, str]]
+) -> Iterator[Fault]:
+    if name not in made:
+        yield path, f"no model or earlier stage makes {name!r}" + suggestion(name, made)
+    elif made[name][0] not in (*kinds, "model"):  # what kind a given directory is shows when it is loaded
+        kind, origin = made[name]
+        yield path, f"needs a {' or '.join(kinds)} artifact, but {origin} makes {name!r} of kind {kind}"
+
+
+def path_faults(raw: dict[str, Any]) -> Iterator[Fault]:
+    """Unknown placeholders, {prepared} without a prepare command, and inputs that are not there."""
+    for path, marker, text in path_values(raw):
+        unknown = [name for name in PLACEHOLDER.findall(text) if name not in PLACEHOLDERS]
+        for name in unknown:
+            yield path, f"unknown placeholder {{{name}}}" + suggestion(name, PLACEHOLDERS)
+        if "{prepared}" in text and raw.get("prepare") is None:
+            yield path, "{prepared} is used, but no prepare command makes it"
+        if not unknown and marker.kind != "output" and not PLACEHOLDER.search(text):
+            yield from _missing_input(path, marker, text)
+
+
+def input_faults(raw: dict[str, Any]) -> Iterator[Fault]:
+    """Inputs that are not there, of a recipe whose placeholders are replaced."""
+    for path, marker, text in path_values(raw):
+        if marker.kind != "output":
+            yield from _missing_input(path, marker, text)
+
+
+def _missing_input(path: tuple[str | int, ...], marker: IsPath, text: str) -> Iterator[Fault]:
+    place = Path(text)
+    if marker.kind == "file" and not place.is_file():
+        yield path, f"no such file: {place.absolute()}"
+    elif marker.kind == "directory" and not (place / "config.json").is_file():
+        what = "holds no config.json, so it is no model" if place.is_dir() else "no such directory"
+        yield path, f"{what}: {place.absolute()}"
+
+
+def expanded(raw: dict[str, Any], values: dict[str, str]) -> dict[str, Any]:
+    """A copy in which the placeholders of paths and of the prepare command have their values.
+
+    With values {"prepared": "/runs/a/prepared"}, "{prepared}/model" becomes "/runs/a/prepared/model".
+    """
+    copy = _copied(raw)
+    for path, _, text in path_values(raw):
+        _put(copy, path, PLACEHOLDER.sub(lambda match: values.get(match[1], match[0]), text))
+    return copy
+
+
+def path_values(raw: dict[str, Any]) -> Iterator[tuple[tuple[str | int, ...], IsPath, str]]:
+    """Every path of the recipe, and every word of its prepare command (as an output: it need not exist)."""
+    command = _mapping(raw.get("prepare")).get("command")
+    for index, word in enumerate(_texts(command)):
+        yield ("prepare", "command", index), IsPath("output"), word
+    for name, place in _mapping(raw.get("models")).items():
+        if isinstance(place, str):
+            yield ("models", name), IsPath("directory"), place
+    for path, marker, text in marked_values(raw, (IsPath,)):
+        yield path, marker, text
+
+
+def marked_values(raw: dict[str, Any], markers: tuple[type, ...]) -> Iterator[tuple[tuple[str | int, ...], Any, str]]:
+    """(path, mark, text) of each marked field of each stage, in the stages' order; needs before makes."""
+    for stage_name, stage in _mapping(raw.get("stages")).items():
+        model = STAGE_KINDS.get(str(_mapping(stage).get("kind")))
+        found = list(_marked_in(stage, model, markers, ("stages", stage_name))) if model else []
+        yield from sorted(found, key=lambda entry: isinstance(entry[1], Makes))
+
+
+def _marked_in(
+    record: Any, model: Any, markers: tuple[type, ...], path: tuple[str | int, ...]
+) -> Iterator[tuple[tuple[str | int, ...], Any, str]]:
+    for name, field in model.model_fields.items():
+        value = _mapping(record).get(name, None if field.is_required() else field.default)
+        for marker in _markers(field):
+            if not isinstance(marker, markers):
+                continue
+            if isinstance(value, str):
+                yield (*path, name), marker, value
+            for key, text in _mapping(value).items():
+                if isinstance(text, str):
+                    yield (*path, name, key), marker, text
+        if hasattr(field.annotation, "model_fields"):
+            yield from _marked_in(value, field.annotation, markers, (*path, name))
+
+
+def _markers(field: Any) -> list[Any]:
+    """The marks of a field, of its `X | None` option, and of the values of a mapping."""
+    found, pending = list(field.metadata), [field.annotation]
+    while pending:
+        annotation = pending.pop()
+        found += getattr(annotation, "__metadata__", ())
+        pending += [part for part in getattr(annotation, "__args__", ()) if not isinstance(part, str)]
+    return found
+
+
+def _mapping(value: Any) -> dict[Any, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _texts(value: Any) -> list[str]:
+    return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _copied(item) for key, item in value.items()}
+    return [_copied(item) for item in value] if isinstance(value, list) else value
+
+
+def _put(target: Any, path: tuple[str | int, ...], value: str) -> None:
+    for part in path[:-1]:
+        target = target[part]
+    target[path[-1]] = value

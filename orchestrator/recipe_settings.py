@@ -1,0 +1,216 @@
+"""Settings that stages and services share: each field is declared, defaulted and explained here, once.
+
+Fields of OptimizerSettings and PpoAlgorithm carry the names of the trainer's messages in
+protos/trueline/v1/trainer.proto; a test compares them.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+
+class Settings(BaseModel):
+    """A strict record: unknown keys are faults, "1" is no number, nan and infinity are none either."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
+
+
+# What a field's text stands for. The recipe's checks find their fields by these marks.
+
+
+@dataclass(frozen=True)
+class Needs:
+    """The field names an artifact of one of these kinds: "causal", "reward" or "comparisons"."""
+
+    kinds: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Makes:
+    """The field names the artifact that the stage makes."""
+
+    kind: str
+
+
+@dataclass(frozen=True)
+class NamesScorer:
+    """The field (or each value of it) names a scorer of the reward service."""
+
+
+@dataclass(frozen=True)
+class IsPath:
+    """The field is a path, in which {prepared}, {run} and {seed} are replaced."""
+
+    kind: Literal["file", "directory", "output"]
+
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]  # names become directories
+Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
+CountOrZero = Annotated[int, Field(ge=0, le=2**31 - 1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+NotNegative = Annotated[float, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+
+CausalModel = Annotated[Name, Needs(("causal",))]
+RewardModel = Annotated[Name, Needs(("reward",))]
+AnyModel = Annotated[Name, Needs(("causal", "reward"))]
+Comparisons = Annotated[Name, Needs(("comparisons",))]
+Scorer = Annotated[Name, NamesScorer()]
+InputFile = Annotated[str, Field(min_length=1), IsPath("file")]
+InputDirectory = Annotated[str, Field(min_length=1), IsPath("directory")]
+OutputDirectory = Annotated[str, Field(min_length=1), IsPath("output")]
+
+
+class OptimizerSettings(Settings):
+    """AdamW."""
+
+    learning_rate: Positive
+    """Peak learning rate."""
+    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Decay of the mean of gradients."""
+    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    """Decay of the mean of squared gradients."""
+    epsilon: Positive = 1e-8
+    """Added to the denominator of an update."""
+    weight_decay: NotNegative = 0.0
+    """Decoupled weight decay; 0 is none."""
+    max_gradient_norm: NotNegative = 1.0
+    """The gradient is scaled down to this norm at most; 0 does not clip."""
+    warmup_updates: CountOrZero = 0
+    """Updates over which the rate rises from 0 to its peak."""
+    schedule: Literal["constant", "linear", "cosine"] = "linear"
+    """After warm-up the rate stays, or falls to 0 at the stage's last update in a line or a half cosine."""
+
+
+class SamplingSettings(Settings):
+    """How completions are drawn. The seed of each is derived from the run's seed, the round, the prompt and the sample."""
+
+    temperature: Positive = 1.0
+    """Divides the logits, in sampling and wherever log-probs are computed again."""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Keeps the smallest set of tokens with this much probability; 1 keeps all."""
+    top_k: CountOrZero = 0
+    """Keeps the k likeliest tokens; 0 keeps all."""
+    max_new_tokens: Count
+    """Tokens of a response at most, the end of text included."""
+    stop: list[Annotated[str, Field(min_length=1)]] = []
+    """Texts that end a response."""
+
+
+class PpoAlgorithm(Settings):
+    """Proximal policy optimisation (Schulman et al. 2017; Ziegler et al. 2019), as the trainer runs it."""
+
+    policy_optimizer: OptimizerSettings
+    """The policy's AdamW."""
+    critic_optimizer: OptimizerSettings
+    """The critic's AdamW."""
+    epochs: Count = 4
+    """Passes over a round's rollouts."""
+    minibatches: Count = 1
+    """Optimizer updates in each pass."""
+    micro_batch_size: Count = 64
+    """Sequences in one forward pass; changes memory and speed, not the result."""
+    critic_warmup_rounds: CountOrZero = 0
+    """First rounds that train the critic only, so that a fresh critic does not mislead the policy."""
+    gamma: Share = 1.0
+    """Discount per token; 1 since a response is one short episode."""
+    gae_lambda: Share = 0.95
+    """Lambda of generalised advantage estimation."""
+    clip_range: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """The probability ratio stays within 1 +/- this."""
+    dual_clip: NotNegative = 3.0
+    """For negative advantages the objective is at least this times the advantage (Ye et al. 2020); 0 is off."""
+    value_clip_range: NotNegative = 0.2
+    """A new value stays within this of the old one; 0 is off."""
+    value_coefficient: Positive = 0.1
+    """Weight of the value loss."""
+    entropy_coefficient: NotNegative = 0.0
+    """Weight of the entropy bonus; 0 is none."""
+    kl_estimator: Literal["k1", "k2", "k3"] = "k1"
+    """Which per-token estimate of the KL to the reference is taken from the reward."""
+    kl_coefficient: NotNegative = 0.05
+    """Weight of that KL, at the start where a target is set."""
+    kl_target: NotNegative = 0.0
+    """Nats per sequence at which an adaptive controller aims (Ziegler et al. 2019); 0 keeps the coefficient fixed."""
+    kl_horizon: Positive = 10000.0
+    """Episodes over which the adaptive controller moves."""
+    kl_budget_soft: NotNegative = 0.0
+    """Nats per sequence from which on a warning is given; 0 is off."""
+    kl_budget_hard: NotNegative = 0.0
+    """Nats per sequence at which training stops for good and goes back to the last good version; 0 is off."""
+    missing_end_penalty: NotNegative = 1.0
+    """Taken from the score of a response that was cut off by the length limit."""
+    score_clip: NotNegative = 0.0
+    """Normalised scores are held within +/- this; 0 is off."""
+    whiten_rewards: bool = False
+    """Divides rewards by their spread over the batch, keeping the mean."""
+    whiten_advantages: bool = True
+    """Gives the advantages of a batch mean 0 and spread 1."""
+    importance_cap: NotNegative = 2.0
+    """Cap on the weight that corrects sampler-trainer mismatch (truncated importance sampling); 0 is off."""
+    max_missing_share: Share = 0.1
+    """Share of a round's scores that may be missing; above it the round stops."""
+
+    @field_validator("dual_clip")
+    @classmethod
+    def _off_or_above_one(cls, value: float) -> float:
+        if 0 < value <= 1:
+            raise ValueError(f"must be 0 (off) or above 1, is {value}")
+        return value
+
+    @model_validator(mode="after")
+    def _soft_budget_below_hard(self) -> "PpoAlgorithm":
+        if 0 < self.kl_budget_hard < self.kl_budget_soft:
+            raise ValueError(
+                f"kl_budget_soft must be at most kl_budget_hard ({self.kl_budget_hard}), is {self.kl_budget_soft}"
+            )
+        return self
+
+
+class ServiceSettings(Settings):
+    """One kind of service: started by the orchestrator, or running elsewhere."""
+
+    addresses: list[Annotated[str, Field(pattern=r"^\S+$")]] = []
+    """Addresses (host:port) of running services; empty starts them on this machine."""
+    threads: Count = 1
+    """Threads of model work in each process."""
+
+
+class ReplicatedSettings(ServiceSettings):
+    """A service of which several may run side by side."""
+
+    replicas: Count = 1
+    """Processes to start, where they are started here."""
+
+
+class RewardSettings(ReplicatedSettings):
+    """The reward service and the scorers it hosts."""
+
+    learned: list[Name] = []
+    """Scorers that are models: each is the name of a reward model that the recipe names or makes."""
+    rules: dict[Name, Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]] = {}
+    """Scorers that are functions of prompt and response, as "module:function"."""
+
+    @model_validator(mode="after")
+    def _each_name_once(self) -> "RewardSettings":
+        names = [*self.learned, *self.rules]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"scorer names must differ, given twice: {', '.join(twice)}")
+        return self
+
+
+class Services(Settings):
+    """The four services of a run."""
+
+    policy: ReplicatedSettings = ReplicatedSettings()
+    """Samples completions."""
+    reference: ReplicatedSettings = ReplicatedSettings()
+    """Log-probs under the frozen reference."""
+    reward: RewardSettings = RewardSettings()
+    """Scores responses."""
+    trainer: ServiceSettings = ServiceSettings()
+    """Trains; always one."""

@@ -1,0 +1,271 @@
+"""The kinds of stage and what each is told. Stages pass artifacts to each other by name."""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from orchestrator.recipe_settings import (
+    AnyModel,
+    CausalModel,
+    Comparisons,
+    Count,
+    CountOrZero,
+    InputFile,
+    Makes,
+    Name,
+    NotNegative,
+    OptimizerSettings,
+    OutputDirectory,
+    Positive,
+    PpoAlgorithm,
+    RewardModel,
+    SamplingSettings,
+    Scorer,
+    Settings,
+    Share,
+)
+
+
+class _Supervised(Settings):
+    """What pretrain and sft share."""
+
+    services: ClassVar[frozenset[str]] = frozenset({"trainer"})
+
+    init: CausalModel
+    """The model to start from."""
+    output: Annotated[Name, Makes("causal")]
+    """The name under which the trained model is published."""
+    data: InputFile
+    """JSONL of {"messages": [...]} or {"text": "..."}."""
+    epochs: Count = 1
+    """Passes over the data."""
+    rows_per_step: Count = 1024
+    """Rows sent to the trainer in one call; a crash loses at most one call's work."""
+    minibatch_size: Count
+    """Sequences in one optimizer update."""
+    micro_batch_size: Count
+    """Sequences in one forward pass; changes memory and speed, not the result."""
+    max_tokens: Count
+    """Tokens of a sequence at most; a longer one is left out and counted."""
+    optimizer: OptimizerSettings
+    """AdamW and its schedule over the whole stage."""
+
+    @model_validator(mode="after")
+    def _step_holds_a_minibatch(self) -> "_Supervised":
+        if self.rows_per_step < self.minibatch_size:
+            raise ValueError(f"rows_per_step ({self.rows_per_step}) must be at least minibatch_size ({self.minibatch_size})")
+        return self
+
+
+class PretrainStage(_Supervised):
+    """Next-token training on whole texts or conversations."""
+
+    kind: Literal["pretrain"]
+    all_tokens: bool = True
+    """Every token bears loss; false leaves it to the assistant's."""
+
+
+class SftStage(_Supervised):
+    """Supervised fine-tuning on demonstrations."""
+
+    kind: Literal["sft"]
+    all_tokens: bool = False
+    """Only the assistant's tokens bear loss; true takes every token."""
+
+
+class SimulatedLabel(Settings):
+    """Preferences drawn from a scorer with Bradley-Terry noise: P(i over j) = sigmoid(scale x (score_i - score_j))."""
+
+    kind: Literal["simulated"]
+    scorer: Scorer
+    """Whose scores decide."""
+    scale: Positive = 2.0
+    """Higher is less noise."""
+
+
+class CollectStage(Settings):
+    """Samples several responses to each prompt and has them compared."""
+
+    services: ClassVar[frozenset[str]] = frozenset({"policy", "reward"})
+
+    kind: Literal["collect"]
+    policy: CausalModel
+    """The model that answers."""
+    prompts: InputFile
+    """JSONL of {"prompt_id": "...", "messages": [...]} or {"prompt_id": "...", "text": "..."}."""
+    prompt_limit: Count | None = None
+    """Prompts to use, from the first; null uses all."""
+    samples_per_prompt: Annotated[int, Field(ge=2, le=1024)] = 4
+    """Responses to each prompt."""
+    prompts_per_chunk: Count = 64
+    """Prompts in one call."""
+    sampling: SamplingSettings
+    """How responses are drawn."""
+    label: SimulatedLabel
+    """Who compares."""
+    held_out_share: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Share of prompts whose comparisons never train: the reward model is measured on them."""
+    output: Annotated[Name, Makes("comparisons")]
+    """The name of the comparisons."""
+
+
+class NormalisationSettings(Settings):
+    """A gain and a bias that give the reward model's scores of SFT samples a known mean and spread."""
+
+    samples: Annotated[int, Field(ge=2, le=2**31 - 1)] = 256
+    """Responses to fit on."""
+    target_mean: float = 0.0
+    """What their normalised scores average."""
+    target_stddev: Positive = 1.0
+    """What their normalised scores spread."""
+
+
+class RewardStage(Settings):
+    """Trains a reward model from comparisons (Bradley-Terry)."""
+
+    services: ClassVar[frozenset[str]] = frozenset({"trainer", "policy", "reward"})
+
+    kind: Literal["reward"]
+    init: CausalModel
+    """The model whose body it starts from; the scalar head is new."""
+    comparisons: Comparisons
+    """What it learns from."""
+    comparison_limit: Count | None = None
+    """Training comparisons to use; null uses all. Few make a proxy that is easily hacked."""
+    output: Annotated[Name, Makes("reward")]
+    """The name under which the reward model is published."""
+    epochs: Count = 1
+    """Passes over the comparisons; more than one overfits soon."""
+    rows_per_step: Count = 256
+    """Prompts sent to the trainer in one call, each with all its responses."""
+    minibatch_size: Count
+    """Prompts, each with all its responses, in one optimizer update."""
+    micro_batch_size: Count
+    """Sequences in one forward pass."""
+    max_tokens: Count
+    """Tokens of prompt and response at most; a longer one is left out and counted."""
+    centering_coefficient: NotNegative = 0.01
+    """Weight of the squared mean of a pair's rewards, which holds scores near 0 (Eisenstein et al. 2023)."""
+    optimizer: OptimizerSettings
+    """AdamW and its schedule over the whole stage."""
+    normalisation: NormalisationSettings = NormalisationSettings()
+    """How scores are normalised; kept in the model's manifest."""
+    agreement_scorer: Scorer | None = None
+    """A rule whose order of held-out pairs is compared with the model's; null measures none."""
+
+    @model_validator(mode="after")
+    def _step_holds_a_minibatch(self) -> "RewardStage":
+        if self.rows_per_step < self.minibatch_size:
+            raise ValueError(f"rows_per_step ({self.rows_per_step}) must be at least minibatch_size ({self.minibatch_size})")
+        return self
+
+
+class PpoStage(Settings):
+    """Online PPO: sample, score, train, publish, and again."""
+
+    services: ClassVar[frozenset[str]] = frozenset({"policy", "reference", "reward", "trainer"})
+
+    kind: Literal["ppo"]
+    policy: CausalModel
+    """The model that is trained."""
+    reference: CausalModel
+    """The frozen model that the policy is kept near."""
+    critic: RewardModel | None = None
+    """The reward model that the critic starts from; null starts it from the policy with a new head."""
+    scorer: Scorer
+    """The scorer whose normalised scores are the reward."""
+    gold_scorer: Scorer | None = None
+    """A scorer that is measured on held-out prompts beside the reward, and never trains."""
+    gold_prompts: InputFile | None = None
+    """Held-out prompts for that measurement."""
+    gold_every: Count = 5
+    """Rounds between measurements."""
+    gold_limit: Count = 128
+    """Held-out prompts in a measurement."""
+    prompts: InputFile
+    """JSONL of prompts, taken in order and from the first again when they end."""
+    rounds: Count
+    """Rounds in all."""
+    prompts_per_round: Count
+    """Prompts in each round."""
+    samples_per_prompt: Count = 1
+    """Responses to each of them."""
+    prompts_per_chunk: Count = 64
+    """Prompts in one call to the policy service."""
+    sampling: SamplingSettings
+    """How responses are drawn."""
+    checkpoint_every: Count = 10
+    """Rounds between checkpoints of the trainer; after a crash the rounds since are replayed."""
+    output: Annotated[Name, Makes("causal")]
+    """The name under which the policy is published."""
+    algorithm: PpoAlgorithm
+    """What the trainer does with a round."""
+
+    @model_validator(mode="after")
+    def _agrees_with_itself(self) -> "PpoStage":
+        if self.gold_scorer is not None and self.gold_prompts is None:
+            raise ValueError("gold_prompts is required where gold_scorer is given")
+        rollouts = self.prompts_per_round * self.samples_per_prompt
+        if self.algorithm.minibatches > rollouts:
+            raise ValueError(f"algorithm.minibatches ({self.algorithm.minibatches}) exceeds the round's {rollouts} rollouts")
+        return self
+
+
+class EvaluateStage(Settings):
+    """One sample per held-out prompt before and after, at the training temperature, with fixed seeds."""
+
+    services: ClassVar[frozenset[str]] = frozenset({"policy", "reference", "reward"})
+
+    kind: Literal["evaluate"]
+    before: CausalModel
+    """The model to compare with."""
+    after: CausalModel
+    """The model that was aligned."""
+    reference: CausalModel
+    """The model from which the sequence KL is measured."""
+    prompts: InputFile
+    """Held-out prompts, none of which any stage trained on."""
+    prompt_limit: Count | None = None
+    """Prompts to use, from the first; null uses all."""
+    prompts_per_chunk: Count = 128
+    """Prompts in one call."""
+    sampling: SamplingSettings
+    """How responses are drawn; the training temperature gives honest figures."""
+    gold_scorer: Scorer | None = None
+    """What is really wanted, where something can tell."""
+    best_scorer: Scorer | None = None
+    """The best gold score that any response to the prompt can get."""
+    ceilings: dict[Name, Scorer] = {}
+    """Scorers that say what a reply would get if one aspect were perfect, reported beside gold."""
+    proxy_scorer: Scorer | None = None
+    """The reward that trained."""
+    examples: CountOrZero = 8
+    """Prompts whose answers are shown side by side in the report."""
+
+
+class ExportStage(Settings):
+    """Copies a model out as a plain Hugging Face directory with a model card."""
+
+    services: ClassVar[frozenset[str]] = frozenset()
+
+    kind: Literal["export"]
+    model: AnyModel
+    """The model to copy."""
+    directory: OutputDirectory
+    """Where to; must be empty or not exist."""
+
+
+Stage = Annotated[
+    PretrainStage | SftStage | CollectStage | RewardStage | PpoStage | EvaluateStage | ExportStage,
+    Field(discriminator="kind"),
+]
+
+STAGE_KINDS: dict[str, type[Settings]] = {
+    "pretrain": PretrainStage,
+    "sft": SftStage,
+    "collect": CollectStage,
+    "reward": RewardStage,
+    "ppo": PpoStage,
+    "evaluate": EvaluateStage,
+    "export": ExportStage,
+}
