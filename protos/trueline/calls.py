@@ -1,0 +1,81 @@
+"""One call over a channel: deadlines, metadata, errors.
+
+Unary calls have a deadline on the whole, streams on silence.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+
+from trueline.context import call_metadata
+from trueline.errors import CallError
+from trueline.v1 import types_pb2
+
+OnProgress = Callable[[types_pb2.Progress], None]
+
+
+@dataclass(frozen=True)
+class Rpc:
+    """One method of an open stub, and what an error about it says."""
+
+    invoke: Any
+    service: str
+    method: str
+    target: str
+
+    async def unary(self, request: Any, *, deadline: float) -> Any:
+        """Sends the request and returns the response; CallError when none came within `deadline` seconds."""
+        _require_positive("deadline", deadline)
+        call = self.invoke(request, timeout=deadline, metadata=_metadata(request))
+        try:
+            return await call
+        except grpc.aio.AioRpcError as error:
+            raise self._error(error) from error
+
+    async def stream(self, request: Any, *, silence: float, on_progress: OnProgress | None) -> Any:
+        """Reads progress events until the result, and returns the result.
+
+        The event after `progress` in the response's oneof is the result. A stream that says nothing for
+        `silence` seconds, or ends without a result, is a CallError; the whole may take as long as it likes.
+        """
+        _require_positive("silence", silence)
+        call = self.invoke(request, metadata=_metadata(request))
+        try:
+            while True:
+                response = await asyncio.wait_for(call.read(), silence)
+                if response is grpc.aio.EOF:
+                    raise self._failure(grpc.StatusCode.UNKNOWN, "the stream ended without a result")
+                event = response.WhichOneof("event")
+                if event == "progress":
+                    if on_progress is not None:
+                        on_progress(response.progress)
+                elif event is not None:
+                    return getattr(response, event)
+        except asyncio.TimeoutError as error:
+            message = f"no sign of life for {silence:g} s; the service may still be at it"
+            raise self._failure(grpc.StatusCode.DEADLINE_EXCEEDED, message) from error
+        except grpc.aio.AioRpcError as error:
+            raise self._error(error) from error
+        finally:
+            call.cancel()  # a no-op once the stream has ended
+
+    def _error(self, error: grpc.aio.AioRpcError) -> CallError:
+        return CallError.from_rpc(error, service=self.service, method=self.method, target=self.target)
+
+    def _failure(self, code: grpc.StatusCode, message: str) -> CallError:
+        return CallError(code, message, service=self.service, method=self.method, target=self.target)
+
+
+def _metadata(request: Any) -> list[tuple[str, str]]:
+    header = getattr(request, "header", None)
+    return call_metadata(header.request_id if header is not None else "")
+
+
+def _require_positive(name: str, seconds: float) -> None:
+    if not seconds > 0:
+        raise ValueError(f"{name}: must be above 0 seconds; got {seconds!r}")
