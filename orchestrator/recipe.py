@@ -1,6 +1,7 @@
 """A recipe: everything a run is told, in one YAML file, checked as a whole before anything starts.
 
-    recipe = load_recipe(Path("recipes/helpdesk-ppo.yaml"), ["stages.ppo.rounds=10"], seed=1, run_dir=Path("runs/a"))
+    path = Path("recipes/helpdesk-ppo.yaml")
+    recipe = load_recipe(path, ["stages.ppo.rounds=10"], seed=1, run_dir=Path("runs/a"))
     recipe.stages["ppo"].rounds          10
     recipe.stages["ppo"].prompts         "/.../runs/a/prepared/prompts.jsonl"
 
@@ -54,7 +55,7 @@ class Recipe(Settings):
 
     @property
     def declared(self) -> dict[str, Any]:
-        """The recipe with overrides and defaults but with its placeholders; as JSON it loads to the same recipe."""
+        """With overrides and defaults, placeholders as written; as JSON it loads to the same recipe."""
         return self._declared
 
     @property
@@ -154,7 +155,9 @@ def _written(found: Iterable[Fault], document: Document) -> list[str]:
     placed = [(_line(path, document), path, message) for path, message in dict.fromkeys(found)]
     placed.sort(key=lambda fault: fault[0] or 0)
     origin = {None: "", OVERRIDDEN: " (override)"}
-    return [f"{dotted(path)}: {message}{origin.get(line, f' (line {line})')}" for line, path, message in placed]
+    return [
+        f"{dotted(path)}: {message}{origin.get(line, f' (line {line})')}" for line, path, message in placed
+    ]
 
 
 def _line(path: tuple[str | int, ...], document: Document) -> int | None:

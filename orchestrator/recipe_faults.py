@@ -1,5 +1,6 @@
 """What is wrong with a recipe, in words a person can act on.
 
+Such as
     stages.ppo.sampling.temperature: must be above 0, is -1 (line 31)
     stages.ppo.algorithm.clip_rnage: unknown key; did you mean clip_range? (line 40)
 """
@@ -104,7 +105,7 @@ def dotted(path: Iterable[str | int]) -> str:
 
 
 def _path(location: tuple[str | int, ...]) -> tuple[str | int, ...]:
-    """The path as the recipe has it: pydantic puts the stage's kind after its name, and [key] after a bad key."""
+    """The path as the recipe has it, without pydantic's additions: a stage's kind, [key] after a bad key."""
     if len(location) > 2 and location[0] == "stages" and location[2] in STAGE_KINDS:
         location = (*location[:2], *location[3:])
     return location[:-1] if location and location[-1] == "[key]" else location

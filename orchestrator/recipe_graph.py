@@ -12,7 +12,8 @@ from orchestrator.recipe_faults import suggestion
 from orchestrator.recipe_settings import IsPath, Makes, NamesScorer, Needs
 from orchestrator.recipe_stages import STAGE_KINDS
 
-Fault = tuple[tuple[str | int, ...], str]
+Place = tuple[str | int, ...]
+Fault = tuple[Place, str]
 PLACEHOLDER = re.compile(r"\{([A-Za-z_]+)\}")
 PLACEHOLDERS = ("prepared", "run", "seed")
 
@@ -39,14 +40,15 @@ def graph_faults(raw: dict[str, Any]) -> Iterator[Fault]:
             yield path, f"the reward service hosts no scorer {name!r}" + suggestion(name, [*learned, *rules])
     for index, name in enumerate(learned):
         if name not in made:
-            yield ("services", "reward", "learned", index), f"no model or stage makes {name!r}" + suggestion(name, made)
+            path = ("services", "reward", "learned", index)
+            yield path, f"no model or stage makes {name!r}" + suggestion(name, made)
     for name in models:
         if name not in used:
             yield ("models", name), "no stage uses it"
 
 
 def _need_faults(
-    path: tuple[str | int, ...], name: str, kinds: tuple[str, ...], made: dict[str, tuple[str, str]]
+    path: Place, name: str, kinds: tuple[str, ...], made: dict[str, tuple[str, str]]
 ) -> Iterator[Fault]:
     if name not in made:
         yield path, f"no model or earlier stage makes {name!r}" + suggestion(name, made)
@@ -74,7 +76,7 @@ def input_faults(raw: dict[str, Any]) -> Iterator[Fault]:
             yield from _missing_input(path, marker, text)
 
 
-def _missing_input(path: tuple[str | int, ...], marker: IsPath, text: str) -> Iterator[Fault]:
+def _missing_input(path: Place, marker: IsPath, text: str) -> Iterator[Fault]:
     place = Path(text)
     if marker.kind == "file" and not place.is_file():
         yield path, f"no such file: {place.absolute()}"
@@ -94,7 +96,7 @@ def expanded(raw: dict[str, Any], values: dict[str, str]) -> dict[str, Any]:
     return copy
 
 
-def path_values(raw: dict[str, Any]) -> Iterator[tuple[tuple[str | int, ...], IsPath, str]]:
+def path_values(raw: dict[str, Any]) -> Iterator[tuple[Place, IsPath, str]]:
     """Every path of the recipe, and every word of its prepare command (as an output: it need not exist)."""
     command = _mapping(raw.get("prepare")).get("command")
     for index, word in enumerate(_texts(command)):
@@ -102,11 +104,10 @@ def path_values(raw: dict[str, Any]) -> Iterator[tuple[tuple[str | int, ...], Is
     for name, place in _mapping(raw.get("models")).items():
         if isinstance(place, str):
             yield ("models", name), IsPath("directory"), place
-    for path, marker, text in marked_values(raw, (IsPath,)):
-        yield path, marker, text
+    yield from marked_values(raw, (IsPath,))
 
 
-def marked_values(raw: dict[str, Any], markers: tuple[type, ...]) -> Iterator[tuple[tuple[str | int, ...], Any, str]]:
+def marked_values(raw: dict[str, Any], markers: tuple[type, ...]) -> Iterator[tuple[Place, Any, str]]:
     """(path, mark, text) of each marked field of each stage, in the stages' order; needs before makes."""
     for stage_name, stage in _mapping(raw.get("stages")).items():
         model = STAGE_KINDS.get(str(_mapping(stage).get("kind")))
@@ -115,8 +116,8 @@ def marked_values(raw: dict[str, Any], markers: tuple[type, ...]) -> Iterator[tu
 
 
 def _marked_in(
-    record: Any, model: Any, markers: tuple[type, ...], path: tuple[str | int, ...]
-) -> Iterator[tuple[tuple[str | int, ...], Any, str]]:
+    record: Any, model: Any, markers: tuple[type, ...], path: Place
+) -> Iterator[tuple[Place, Any, str]]:
     for name, field in model.model_fields.items():
         value = _mapping(record).get(name, None if field.is_required() else field.default)
         for marker in _markers(field):
@@ -155,7 +156,7 @@ def _copied(value: Any) -> Any:
     return [_copied(item) for item in value] if isinstance(value, list) else value
 
 
-def _put(target: Any, path: tuple[str | int, ...], value: str) -> None:
+def _put(target: Any, path: Place, value: str) -> None:
     for part in path[:-1]:
         target = target[part]
     target[path[-1]] = value

@@ -86,7 +86,7 @@ class OptimizerSettings(Settings):
 
 
 class SamplingSettings(Settings):
-    """How completions are drawn. The seed of each is derived from the run's seed, the round, the prompt and the sample."""
+    """How completions are drawn. Seeds derive from the run's seed, the round, the prompt and the sample."""
 
     temperature: Positive = 1.0
     """Divides the logits, in sampling and wherever log-probs are computed again."""
@@ -122,7 +122,7 @@ class PpoAlgorithm(Settings):
     clip_range: Annotated[float, Field(gt=0, lt=1)] = 0.2
     """The probability ratio stays within 1 +/- this."""
     dual_clip: NotNegative = 3.0
-    """For negative advantages the objective is at least this times the advantage (Ye et al. 2020); 0 is off."""
+    """For a negative advantage A the objective is at least this times A (Ye et al. 2020); 0 is off."""
     value_clip_range: NotNegative = 0.2
     """A new value stays within this of the old one; 0 is off."""
     value_coefficient: Positive = 0.1
@@ -134,7 +134,7 @@ class PpoAlgorithm(Settings):
     kl_coefficient: NotNegative = 0.05
     """Weight of that KL, at the start where a target is set."""
     kl_target: NotNegative = 0.0
-    """Nats per sequence at which an adaptive controller aims (Ziegler et al. 2019); 0 keeps the coefficient fixed."""
+    """Nats per sequence at which an adaptive controller aims (Ziegler et al.); 0: the coefficient is fixed."""
     kl_horizon: Positive = 10000.0
     """Episodes over which the adaptive controller moves."""
     kl_budget_soft: NotNegative = 0.0
@@ -165,7 +165,7 @@ class PpoAlgorithm(Settings):
     def _soft_budget_below_hard(self) -> "PpoAlgorithm":
         if 0 < self.kl_budget_hard < self.kl_budget_soft:
             raise ValueError(
-                f"kl_budget_soft must be at most kl_budget_hard ({self.kl_budget_hard}), is {self.kl_budget_soft}"
+                f"kl_budget_soft must be at most {self.kl_budget_hard:g}, is {self.kl_budget_soft:g}"
             )
         return self
 

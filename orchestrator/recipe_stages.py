@@ -22,7 +22,6 @@ from orchestrator.recipe_settings import (
     SamplingSettings,
     Scorer,
     Settings,
-    Share,
 )
 
 
@@ -53,7 +52,7 @@ class _Supervised(Settings):
     @model_validator(mode="after")
     def _step_holds_a_minibatch(self) -> "_Supervised":
         if self.rows_per_step < self.minibatch_size:
-            raise ValueError(f"rows_per_step ({self.rows_per_step}) must be at least minibatch_size ({self.minibatch_size})")
+            raise ValueError(f"rows_per_step must be at least {self.minibatch_size}, is {self.rows_per_step}")
         return self
 
 
@@ -74,7 +73,7 @@ class SftStage(_Supervised):
 
 
 class SimulatedLabel(Settings):
-    """Preferences drawn from a scorer with Bradley-Terry noise: P(i over j) = sigmoid(scale x (score_i - score_j))."""
+    """Draws preferences with Bradley-Terry noise: P(i over j) = sigmoid(scale x (score_i - score_j))."""
 
     kind: Literal["simulated"]
     scorer: Scorer
@@ -156,7 +155,7 @@ class RewardStage(Settings):
     @model_validator(mode="after")
     def _step_holds_a_minibatch(self) -> "RewardStage":
         if self.rows_per_step < self.minibatch_size:
-            raise ValueError(f"rows_per_step ({self.rows_per_step}) must be at least minibatch_size ({self.minibatch_size})")
+            raise ValueError(f"rows_per_step must be at least {self.minibatch_size}, is {self.rows_per_step}")
         return self
 
 
@@ -207,7 +206,7 @@ class PpoStage(Settings):
             raise ValueError("gold_prompts is required where gold_scorer is given")
         rollouts = self.prompts_per_round * self.samples_per_prompt
         if self.algorithm.minibatches > rollouts:
-            raise ValueError(f"algorithm.minibatches ({self.algorithm.minibatches}) exceeds the round's {rollouts} rollouts")
+            raise ValueError(f"algorithm.minibatches must be at most {rollouts} (the round's rollouts)")
         return self
 
 

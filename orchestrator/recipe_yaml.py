@@ -93,15 +93,16 @@ class _Builder:
     def _mapping(self, node: yaml.MappingNode, path: Path, above: frozenset[int]) -> dict[str, Any]:
         found: dict[str, Any] = {}
         for key_node, value_node in node.value:
-            key = key_node.value if isinstance(key_node, yaml.ScalarNode) else None
-            if key is None:
+            key = key_node.value if isinstance(key_node, yaml.ScalarNode) else ""
+            place = (*path, key)
+            if not key:
                 self._fault(key_node, "a key must be plain text")
             elif key in found:
-                first = self.document.lines[(*path, key)]
+                first = self.document.lines[place]
                 self._fault(key_node, f"duplicate key {key!r}, first given on line {first}")
             else:
-                self.document.lines[(*path, key)] = key_node.start_mark.line + 1
-                found[key] = self.value(value_node, (*path, key), above)
+                self.document.lines[place] = key_node.start_mark.line + 1
+                found[key] = self.value(value_node, place, above)
         return found
 
     def _scalar(self, node: yaml.Node) -> Any:
