@@ -21,7 +21,8 @@ def pair_loss(delta_P: Tensor, probability_P: Tensor | float = 1.0, margin_P: Te
     L = -p log sigmoid(delta - m) - (1 - p) log sigmoid(-delta - m), where p = `probability_P` is the label
     (1: the first is better, 0.5: a tie) and the better side has to win by m = `margin_P`. Exchanging the
     two sides and p for 1 - p changes nothing.
-    Sources: Ouyang et al. 2022 (arXiv 2203.02155), eq. 1; margin: Touvron et al. 2023 (arXiv 2307.09288), eq. 2.
+    Sources: Ouyang et al. 2022 (arXiv 2203.02155), eq. 1; margin: Touvron et al. 2023 (arXiv 2307.09288),
+    eq. 2.
     """
     # logsigmoid stays exact where log(sigmoid(x)) is already log(0).
     first_P, second_P = F.logsigmoid(delta_P - margin_P), F.logsigmoid(-delta_P - margin_P)

@@ -94,7 +94,8 @@ def policy_loss(
     L = -1/n * sum_t w_t * max(min(r_t A_t, clip(r_t, 1 - eps, 1 + eps) A_t), c A_t if A_t < 0)
     with r = new / old, eps = `clip_range`, c = `dual_clip` (0 is off, else above 1), w = `weights_BT` (1 by
     default; see `importance_weights`), n = `token_count` (the valid tokens given here by default).
-    Sources: Schulman et al. 2017 (arXiv 1707.06347), eq. 7; dual clip: Ye et al. 2019 (arXiv 1912.09729), eq. 5.
+    Sources: Schulman et al. 2017 (arXiv 1707.06347), eq. 7; dual clip: Ye et al. 2019 (arXiv 1912.09729),
+    eq. 5.
     """
     advantages_N = advantages_BT[mask_BT]
     log_ratio_N = new_logprobs_BT[mask_BT] - old_logprobs_BT[mask_BT]
@@ -164,7 +165,7 @@ def importance_weights(
 def sampler_mismatch(
     old_logprobs_BT: Tensor, sampler_logprobs_BT: Tensor, mask_BT: Tensor
 ) -> SamplerMismatch:
-    """Compare the trainer's log-probs with the sampler's over the valid tokens; ValueError when there are none.
+    """Compare the trainer's log-probs with the sampler's; ValueError when no token is valid.
 
     With rho = old / sampler: k1 = -log rho, k3 = rho - 1 - log rho, and the effective sample size
     (sum rho)^2 / (N sum rho^2).
