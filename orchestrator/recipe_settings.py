@@ -134,7 +134,7 @@ class PpoAlgorithm(Settings):
     kl_coefficient: NotNegative = 0.05
     """Weight of that KL, at the start where a target is set."""
     kl_target: NotNegative = 0.0
-    """Nats per sequence at which an adaptive controller aims (Ziegler et al.); 0: the coefficient is fixed."""
+    """Nats per sequence an adaptive controller aims at (Ziegler et al. 2019); 0 keeps it fixed."""
     kl_horizon: Positive = 10000.0
     """Episodes over which the adaptive controller moves."""
     kl_budget_soft: NotNegative = 0.0
