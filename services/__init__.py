@@ -1,0 +1,1 @@
+"""The applications, one package each, and the nouns that they share, one file each."""
