@@ -15,6 +15,7 @@ from services.errors import (
     NotReadyError,
     PreconditionError,
 )
+from services.weights import VersionExists
 
 ERROR_DOMAIN = "trueline"
 # Details travel as metadata, which peers limit to 8 KiB; text outside ASCII triples on its way there.
@@ -25,7 +26,7 @@ FIELD_VIOLATIONS = 5
 
 def status_of(error: Exception) -> tuple[grpc.StatusCode, str, list[Message]]:
     """Code, message and google.rpc details of an exception; INTERNAL for what is no caller's fault."""
-    if isinstance(error, AlreadyExistsError):
+    if isinstance(error, (AlreadyExistsError, VersionExists)):
         return grpc.StatusCode.ALREADY_EXISTS, str(error), []
     if isinstance(error, (FieldError, FieldErrors)):
         return grpc.StatusCode.INVALID_ARGUMENT, str(error), [_bad_request(error)]
