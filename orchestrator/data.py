@@ -29,7 +29,7 @@ class DataError(ValueError):
 
 
 def read_prompts(path: Path, limit: int | None = None) -> list[Row]:
-    """The first `limit` prompts, each with a prompt_id of its own; the last message is not the assistant's."""
+    """The first `limit` prompts, each with a prompt_id of its own, none ending with the assistant."""
     seen: dict[str, int] = {}
 
     def check(row: Row, line: int) -> Iterator[str]:
@@ -43,7 +43,7 @@ def read_prompts(path: Path, limit: int | None = None) -> list[Row]:
 
 
 def read_demonstrations(path: Path, limit: int | None = None) -> list[Row]:
-    """The first `limit` rows to train on: plain texts, or messages of which at least one is the assistant's."""
+    """The first `limit` rows to train on: plain texts, or messages with at least one of the assistant's."""
 
     def check(row: Row, line: int) -> Iterator[str]:
         yield from _content_faults(row)

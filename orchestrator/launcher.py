@@ -35,10 +35,8 @@ class ServiceDied(RuntimeError):
 
     def __init__(self, name: str, exit_code: int, log: Path) -> None:
         self.name, self.exit_code, self.log = name, exit_code, log
-        self.last_lines = last_lines(log)
         ending = f"signal {signal.Signals(-exit_code).name}" if exit_code < 0 else f"exit code {exit_code}"
-        tail = "".join(f"\n  | {line}" for line in self.last_lines)
-        super().__init__(f"{name} ended with {ending}; its log is {log}{tail}")
+        super().__init__(f"{name} ended with {ending}; its log is {log}{quoted_tail(log)}")
 
 
 @dataclass(frozen=True)
@@ -154,6 +152,7 @@ class LocalProcesses:
         self.ready_seconds, self.term_seconds = ready_seconds, term_seconds
         self.started: list[Started] = []
         self._watchers: list[asyncio.Task[None]] = []
+        self._stopping = False
         self._stack = contextlib.ExitStack()
 
     async def __aenter__(self) -> "LocalProcesses":
@@ -164,7 +163,7 @@ class LocalProcesses:
         try:
             for child in self.children:
                 self.started.append(await self._start(child, ready / f"{child.name}.json"))
-            self._watchers = [asyncio.create_task(self._watch(each)) for each in self.started]
+                self._watchers.append(asyncio.create_task(self._watch(self.started[-1])))
             await self._all_ready()
         except BaseException:
             await self._stop()
@@ -205,13 +204,15 @@ class LocalProcesses:
 
     async def _watch(self, started: Started) -> None:
         code = await started.process.wait()
-        if not self.died.done():
+        _signal_group(started.process.pid, signal.SIGKILL)  # at once: later the number may be another's
+        if not self._stopping and not self.died.done():
             self.died.set_exception(ServiceDied(started.child.name, code, started.log))
 
     async def _all_ready(self) -> None:
-        waiting = asyncio.gather(*(self._ready(each) for each in self.started))
+        waiting: asyncio.Future[Any] = asyncio.gather(*(self._ready(each) for each in self.started))
+        waiting.add_done_callback(_retrieve)
         try:
-            await asyncio.wait({waiting, self.died}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([waiting, self.died], return_when=asyncio.FIRST_COMPLETED)
             if self.died.done():
                 self.died.result()
             await waiting
@@ -222,29 +223,24 @@ class LocalProcesses:
         deadline = asyncio.get_running_loop().time() + self.ready_seconds
         while not started.ready_file.exists():  # written beside and renamed, so it is whole when it is there
             if asyncio.get_running_loop().time() > deadline:
-                tail = "".join(f"\n  | {line}" for line in last_lines(started.log))
-                raise LaunchError(
-                    f"{started.child.name}: not ready after {self.ready_seconds:g} s; its log is {started.log}{tail}"
-                )
+                late = f"{started.child.name}: not ready after {self.ready_seconds:g} s"
+                raise LaunchError(f"{late}; its log is {started.log}{quoted_tail(started.log)}")
             await asyncio.sleep(0.05)
         started.ready = json.loads(started.ready_file.read_text())
 
     async def _stop(self) -> None:
         """SIGTERM to all, a bounded wait, SIGKILL to those left, each with all it started."""
         self.peak_memory_bytes()
-        for watcher in self._watchers:
-            watcher.cancel()
+        self._stopping = True
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            for started in self.started:
+                if started.process.returncode is None:
+                    _signal_group(started.process.pid, number)
+            if self._watchers:
+                await asyncio.wait(self._watchers, timeout=self.term_seconds)
         for started in self.started:
-            _signal(started.process, signal.SIGTERM)
-        waits = [asyncio.create_task(started.process.wait()) for started in self.started]
-        if waits:
-            await asyncio.wait(waits, timeout=self.term_seconds)
-        for started in self.started:
-            _signal_group(started.process.pid, signal.SIGKILL)
             if started.process.stdin is not None:
                 started.process.stdin.close()
-        if waits:
-            await asyncio.wait(waits, timeout=self.term_seconds)
         self._stack.close()
         if not self.died.done():
             self.died.cancel()
@@ -274,28 +270,22 @@ def high_water_mark(pid: int) -> int:
     return 0
 
 
-def last_lines(log: Path) -> list[str]:
-    """The end of a log."""
+def quoted_tail(log: Path) -> str:
+    """The last lines of a log, each marked as a quotation."""
     try:
         with log.open(encoding="utf-8", errors="replace") as file:
-            return [line.rstrip("\n") for line in deque(file, maxlen=LOG_LINES)]
+            return "".join("\n  | " + line.rstrip("\n") for line in deque(file, maxlen=LOG_LINES))
     except OSError:
-        return []
-
-
-def _signal(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
-    if process.returncode is None:
-        with contextlib.suppress(ProcessLookupError):
-            process.send_signal(number)
+        return ""
 
 
 def _signal_group(pid: int, number: signal.Signals) -> None:
-    """To a child's whole session, which its pid names, so that nothing it started stays."""
+    """To a child's whole session, which its number names, so that nothing it started stays."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, number)
 
 
-def _retrieve(future: "asyncio.Future[None]") -> None:
+def _retrieve(future: "asyncio.Future[Any]") -> None:
     """Marks the failure as seen: a run that ends for another reason first need not look at it."""
     if not future.cancelled():
         future.exception()
