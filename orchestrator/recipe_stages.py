@@ -46,6 +46,8 @@ class _Supervised(Settings):
     """Sequences in one forward pass; changes memory and speed, not the result."""
     max_tokens: Count
     """Tokens of a sequence at most; a longer one is left out and counted."""
+    checkpoint_every: CountOrZero = 4
+    """Steps between checkpoints of the trainer; after a crash the steps since are replayed. 0 writes none."""
     optimizer: OptimizerSettings
     """AdamW and its schedule over the whole stage."""
 
@@ -145,6 +147,8 @@ class RewardStage(Settings):
     """Tokens of prompt and response at most; a longer one is left out and counted."""
     centering_coefficient: NotNegative = 0.01
     """Weight of the squared mean of a pair's rewards, which holds scores near 0 (Eisenstein et al. 2023)."""
+    checkpoint_every: CountOrZero = 4
+    """Steps between checkpoints of the trainer; after a crash the steps since are replayed. 0 writes none."""
     optimizer: OptimizerSettings
     """AdamW and its schedule over the whole stage."""
     normalisation: NormalisationSettings = NormalisationSettings()

@@ -1,0 +1,187 @@
+"""python -m orchestrator: demo, run, resume, status, report, export."""
+
+import argparse
+import asyncio
+import json
+import sys
+import time
+from pathlib import Path
+
+from orchestrator.data import DataError
+from orchestrator.drive import drive, new_run, open_run
+from orchestrator.export import ExportError, export_model
+from orchestrator.launcher import REPOSITORY, LaunchError, ServiceDied
+from orchestrator.ledger import Ledger, LedgerError
+from orchestrator.payloads import PayloadError
+from orchestrator.progress import choose_progress
+from orchestrator.recipe import RecipeError
+from orchestrator.report import print_report, write_report
+from orchestrator.run import RunError
+from orchestrator.summary import summarise
+from trueline import CallError
+
+DEMO = REPOSITORY / "recipes" / "helpdesk-ppo.yaml"
+TOLD = (
+    CallError,
+    DataError,
+    ExportError,
+    LaunchError,
+    LedgerError,
+    PayloadError,
+    RecipeError,
+    RunError,
+    ServiceDied,
+)
+STOPPED = 130  # what a shell gives a program that Ctrl-C ended
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one command; 0 when it did what it says, 1 when it could not, 130 when it was stopped."""
+    options = parser().parse_args(arguments)
+    try:
+        return int(options.command(options))
+    except TOLD as error:
+        print(f"trueline: {error}", file=sys.stderr)
+        return 1
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        print("trueline: stopped at once; nothing durable is lost", file=sys.stderr)
+        return STOPPED
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    top = argparse.ArgumentParser(prog="python -m orchestrator", description=__doc__)
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+    demo = commands.add_parser("demo", help="the embedded helpdesk world, from nothing to a report")
+    demo.add_argument("--seed", type=int, help="the run's seed instead of the recipe's")
+    demo.set_defaults(command=demo_command)
+    run = commands.add_parser("run", help="run a recipe")
+    run.add_argument("recipe", type=Path, help="a YAML file, such as those in recipes/")
+    run.add_argument("--name", help="the run's name; the recipe's own without it")
+    run.add_argument("--seed", type=int, help="the run's seed instead of the recipe's")
+    run.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="PATH=VALUE",
+        dest="overrides",
+        help="changes one setting, such as stages.ppo.rounds=10; may be repeated",
+    )
+    run.set_defaults(command=run_command)
+    for name, command, text in (
+        ("resume", resume_command, "go on with a run that was stopped or died"),
+        ("status", status_command, "where runs stand; every run without RUN"),
+        ("report", report_command, "write and show a run's report"),
+        ("export", export_command, "copy a run's model out as a plain Hugging Face directory"),
+    ):
+        sub = commands.add_parser(name, help=text)
+        sub.add_argument("run", nargs="?" if name == "status" else None, help="the run's name")
+        sub.set_defaults(command=command)
+        if name == "report":
+            sub.add_argument("--json", action="store_true", help="print report.json and nothing else")
+        if name == "export":
+            sub.add_argument("directory", type=Path, help="where to; must be empty or not exist")
+            sub.add_argument("--model", help="which model; the newest published one without it")
+    for sub in commands.choices.values():
+        sub.add_argument(
+            "--runs", type=Path, default=Path("runs"), help="directory of all runs (default: runs)"
+        )
+    return top
+
+
+def demo_command(options: argparse.Namespace) -> int:
+    """A fresh run of the embedded recipe; an older one of the same name is moved aside, not removed."""
+    directory = options.runs / "helpdesk-ppo"
+    if directory.exists():
+        aside = directory.with_name(f"{directory.name}.{time.strftime('%Y%m%d-%H%M%S')}")
+        directory.rename(aside)
+        print(f"the earlier run is now {aside}", file=sys.stderr)
+    return go(directory, new_run(DEMO, directory, [], options.seed))
+
+
+def run_command(options: argparse.Namespace) -> int:
+    """A new run of a recipe."""
+    directory = options.runs / (options.name or options.recipe.stem)
+    return go(directory, new_run(options.recipe, directory, options.overrides, options.seed))
+
+
+def resume_command(options: argparse.Namespace) -> int:
+    """Goes on from the last durable phase."""
+    return go(options.runs / options.run, open_run(options.runs / options.run))
+
+
+def go(directory: Path, ledger: Ledger) -> int:
+    """Drives a run and shows its report."""
+    progress = choose_progress()
+    try:
+        finished = asyncio.run(drive(directory, ledger, progress))
+    finally:
+        progress.close()
+    if not finished:
+        print(
+            f"stopped at a durable point; go on with: python -m orchestrator resume {ledger.run}",
+            file=sys.stderr,
+        )
+        return STOPPED
+    show_report(directory, ledger)
+    return 0
+
+
+def status_command(options: argparse.Namespace) -> int:
+    """One line a run."""
+    named = (
+        [options.runs / options.run]
+        if options.run
+        else sorted(path.parent for path in options.runs.glob("*/ledger.db"))
+    )
+    for directory in named:
+        ledger = open_run(directory)
+        stages = ledger.all_stages()
+        last = stages[-1] if stages else None
+        rounds = len(ledger.all_rounds(last["stage"])) if last else 0
+        where = f"stage {last['stage']} ({last['status']}), round {rounds}" if last else "nothing begun"
+        print(f"{ledger.run}: {ledger.info()['status']}, {where}, epoch {ledger.info()['epoch']}")
+    return 0
+
+
+def report_command(options: argparse.Namespace) -> int:
+    """The report of what the ledger holds, finished or not."""
+    directory = options.runs / options.run
+    ledger = open_run(directory)
+    if options.json:
+        print(json.dumps(summarise(ledger), indent=2, sort_keys=True))
+    else:
+        show_report(directory, ledger)
+    return 0
+
+
+def show_report(directory: Path, ledger: Ledger) -> None:
+    """Writes the report's files and prints the table."""
+    report = summarise(ledger)
+    write_report(report, directory)
+    print_report(report)
+    print(f"report: {directory / 'report.html'}")
+
+
+def export_command(options: argparse.Namespace) -> int:
+    """Copies a model out."""
+    ledger = open_run(options.runs / options.run)
+    model = options.model or ledger.newest_model()
+    row = ledger.latest_version(model)
+    if row is None:
+        raise LedgerError(f"run {ledger.run} has published no model {model!r}")
+    report = summarise(ledger)
+    card = {
+        "version": f"{model}@{row['number']}",
+        "run": ledger.run,
+        "seed": report["seed"],
+        "recipe_sha256": report["recipe_sha256"],
+        "evaluation": report.get("evaluation"),
+    }
+    export_model(Path(row["uri"]), options.directory, card)
+    print(f"{model}@{row['number']} is in {options.directory}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,205 @@
+"""Drives a run from its recipe to its report: prepare, launch, stages in order, and what went wrong."""
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import signal
+import subprocess
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from orchestrator.data import file_sha256
+from orchestrator.launcher import REPOSITORY, LocalServices
+from orchestrator.ledger import Ledger, LedgerError, open_engine, sqlite_url
+from orchestrator.peers import Peers
+from orchestrator.progress import Progress
+from orchestrator.recipe import Recipe, load_recipe
+from orchestrator.rounds import run_ppo
+from orchestrator.run import Run, RunError, Stopped, Stopwatch
+from orchestrator.stages.collect import run_collect
+from orchestrator.stages.evaluate import run_evaluate
+from orchestrator.stages.export import run_export
+from orchestrator.stages.reward import run_reward
+from orchestrator.stages.supervised import run_supervised
+from trueline import call_context
+
+StageRunner = Callable[[Run, str, Any], Awaitable[dict[str, Any]]]
+
+STAGES: dict[str, StageRunner] = {
+    "pretrain": run_supervised,
+    "sft": run_supervised,
+    "collect": run_collect,
+    "reward": run_reward,
+    "ppo": run_ppo,
+    "evaluate": run_evaluate,
+    "export": run_export,
+}
+
+
+def new_run(recipe_path: Path, directory: Path, overrides: list[str], seed: int | None) -> Ledger:
+    """Makes the run's directory and first row; the recipe as resolved is kept beside the ledger."""
+    recipe = load_recipe(recipe_path, overrides, seed, directory)
+    if (directory / "ledger.db").exists():
+        raise LedgerError(f"{directory} holds a run already: resume it, or choose another name")
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "recipe.yaml").write_text(json.dumps(recipe.declared, indent=2) + "\n")
+    ledger = Ledger(open_engine(sqlite_url(directory)), directory.name)
+    ledger.create(
+        seed=recipe.seed, recipe=recipe.declared, recipe_sha256=recipe.sha256, code_sha256=code_digest()
+    )
+    return ledger
+
+
+def open_run(directory: Path) -> Ledger:
+    """The ledger of a run that exists."""
+    if not (directory / "ledger.db").exists():
+        raise LedgerError(f"{directory} holds no run (no ledger.db)")
+    return Ledger(open_engine(sqlite_url(directory)), directory.name)
+
+
+async def drive(directory: Path, ledger: Ledger, progress: Progress) -> bool:
+    """Takes the lease and goes on from where the ledger stands, to the end; True when it was reached.
+
+    False when somebody asked the run to stop.
+    """
+    recipe = recorded_recipe(directory, ledger)
+    ledger.take_lease()
+    prepare(recipe, directory)
+    recipe.require_inputs()
+    check_digests(ledger, recipe)
+    ledger.set_run(status="running")
+    needed = recipe.needed_services
+    with call_context(run=ledger.run):
+        async with (
+            LocalServices(recipe.services, directory, only=needed) as local,
+            Peers(local.addresses) as peers,
+        ):
+            run = Run(recipe, directory, ledger, peers, progress)
+            with stop_on_signals(run.stopping):
+                return await until_done(run_stages(run), local.died, ledger)
+
+
+async def until_done(work: Awaitable[None], died: "asyncio.Future[None]", ledger: Ledger) -> bool:
+    """Waits for the stages; a service that dies ends the wait, and the run can be resumed."""
+    stages = asyncio.ensure_future(work)
+    await asyncio.wait({stages, died}, return_when=asyncio.FIRST_COMPLETED)
+    try:
+        if not stages.done() and died.done():
+            stages.cancel()
+            await asyncio.gather(stages, return_exceptions=True)
+            died.result()  # raises ServiceDied
+        await stages
+    except Stopped:
+        ledger.set_run(status="stopped")
+        return False
+    except BaseException:
+        with contextlib.suppress(LedgerError):
+            ledger.set_run(status="failed")
+        raise
+    ledger.set_run(status="finished", finished_at=time.time())
+    return True
+
+
+async def run_stages(run: Run) -> None:
+    """Every stage that is not finished, in order."""
+    count = len(run.recipe.stages)
+    for position, (name, settings) in enumerate(run.recipe.stages.items(), start=1):
+        row = run.ledger.begin_stage(name, settings.kind, position)
+        if row["status"] == "finished":
+            continue
+        run.progress.stage_started(name, settings.kind, position, count, getattr(settings, "rounds", 0))
+        watch = Stopwatch()
+        try:
+            result = await STAGES[settings.kind](run, name, settings)
+        finally:
+            # In every ending, so that a resumed stage's seconds add up.
+            with contextlib.suppress(LedgerError):
+                run.ledger.add_stage_seconds(name, watch.seconds)
+        overhead = run.time.overhead_fraction(watch.start, watch.start + watch.seconds)
+        run.ledger.finish_stage(name, {**result, "overhead_fraction": overhead})
+        run.progress.stage_finished(name, watch.seconds)
+
+
+def recorded_recipe(directory: Path, ledger: Ledger) -> Recipe:
+    """The recipe as the run began with it. RunError when somebody has changed it since."""
+    recipe = load_recipe(directory / "recipe.yaml", run_dir=directory)
+    recorded = ledger.info()["recipe_sha256"]
+    if recipe.sha256 != recorded:
+        raise RunError(
+            f"{directory / 'recipe.yaml'} has changed since the run began (SHA-256 {recipe.sha256}, "
+            f"recorded {recorded}): put it back, or start a new run"
+        )
+    return recipe
+
+
+def prepare(recipe: Recipe, directory: Path) -> None:
+    """Runs the recipe's prepare command once; its output counts only when it ended well."""
+    done = directory / "prepared" / ".done"
+    if recipe.prepare is None or done.exists():
+        return
+    finished = subprocess.run(
+        recipe.prepare.command, cwd=REPOSITORY, capture_output=True, text=True, stdin=subprocess.DEVNULL
+    )
+    if finished.returncode != 0:
+        command, said = " ".join(recipe.prepare.command), finished.stderr[-2000:]
+        raise RunError(f"prepare: {command} ended with {finished.returncode}\n{said}")
+    done.parent.mkdir(parents=True, exist_ok=True)
+    done.touch()
+
+
+def check_digests(ledger: Ledger, recipe: Recipe) -> None:
+    """Records the digests of data and code, or compares with those that the run began with."""
+    info, found = ledger.info(), data_digests(recipe)
+    if not info["data_sha256"]:
+        ledger.set_run(data_sha256=found)
+    elif info["data_sha256"] != found:
+        changed = sorted(path for path in found if info["data_sha256"].get(path) != found[path])
+        raise RunError(
+            f"data changed since the run began: {', '.join(changed)}; put it back, or start a new run"
+        )
+    if info["code_sha256"] != code_digest():
+        ledger.note(
+            "the code changed while the run was under way: its weights may differ from an unbroken run's"
+        )
+
+
+def data_digests(recipe: Recipe) -> dict[str, str]:
+    """SHA-256 of every data file that a stage reads, by path."""
+    paths = {
+        value
+        for settings in recipe.stages.values()
+        for field in ("data", "prompts", "gold_prompts")
+        if (value := getattr(settings, field, None))
+    }
+    return {path: file_sha256(Path(path)) for path in sorted(paths)}
+
+
+def code_digest() -> str:
+    """SHA-256 over the sources of orchestrator, services and protos."""
+    digest = hashlib.sha256()
+    for folder in ("orchestrator", "services", "protos"):
+        for path in sorted((REPOSITORY / folder).rglob("*.py")):
+            digest.update(path.relative_to(REPOSITORY).as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def stop_on_signals(stopping: asyncio.Event) -> Iterator[None]:
+    """SIGTERM or Ctrl-C once: stop at the next durable point. Twice: stop now; nothing durable is lost."""
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+
+    def stop() -> None:
+        if stopping.is_set() and task is not None:
+            task.cancel()
+        stopping.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop)
+    try:
+        yield
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)

@@ -1,0 +1,121 @@
+"""Sampling and scoring by the chunk: the unit that is kept whole or done again whole."""
+
+import asyncio
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from orchestrator.payloads import Payload, read_payload, write_payload
+from orchestrator.prompts import Row, prompt_message, score_item
+from orchestrator.recipe_settings import SamplingSettings
+from orchestrator.run import Run
+from trueline.v1 import policy_pb2, reference_pb2, trainer_pb2, types_pb2
+
+T = TypeVar("T")
+
+
+class Sampler:
+    """Draws one round's completions, chunk by chunk, each durable before it is used.
+
+    A chunk that the ledger has is read, not drawn again: redrawing would favour short answers.
+    """
+
+    def __init__(
+        self, run: Run, stage: str, number: int, sampling: SamplingSettings, seed: int, label: str = ""
+    ) -> None:
+        self.run, self.stage, self.number, self.label = run, stage, number, label
+        self.sampling = types_pb2.SamplingParameters(**sampling.model_dump(), seed=seed)
+        # One chunk in work and one under way for each replica keeps all of them busy.
+        self.free = asyncio.Semaphore(2 * len(run.peers.policy_replicas))
+
+    async def chunk(
+        self, index: int, rows: Sequence[Row], samples: int, version: types_pb2.ModelVersion
+    ) -> list[types_pb2.Rollout]:
+        """The rollouts of one chunk: rows x samples, samples of a prompt side by side."""
+        phase = f"{self.label}chunk-{index}"
+        kept = self.run.ledger.phase(self.stage, self.number, phase)
+        if kept is None:
+            async with self.free:
+                batch = await self._generate(rows, samples, version)
+            kept = self._keep(phase, batch)
+            return list(batch.rollouts)
+        return list(read_payload(Payload(**kept), trainer_pb2.PpoBatch).rollouts)
+
+    async def _generate(
+        self, rows: Sequence[Row], samples: int, version: types_pb2.ModelVersion
+    ) -> trainer_pb2.PpoBatch:
+        prompts = [policy_pb2.PromptSamples(prompt=prompt_message(row), samples=samples) for row in rows]
+        reply = await self.run.peers.policy.generate(
+            policy_pb2.GenerateRequest(prompts=prompts, sampling=self.sampling, expected_version=version)
+        )
+        self.run.time.computed(reply.timing)
+        return trainer_pb2.PpoBatch(rollouts=reply.rollouts)
+
+    def _keep(self, phase: str, batch: trainer_pb2.PpoBatch) -> dict[str, Any]:
+        payload = write_payload(rollouts_path(self.run, self.stage, self.number) / f"{phase}.pb", batch)
+        return self.run.ledger.finish_phase(self.stage, self.number, phase, payload.as_row())
+
+
+def rollouts_path(run: Run, stage: str, number: int) -> Path:
+    """The directory of a round's payloads."""
+    return run.directory / "rollouts" / stage / f"{number:06d}"
+
+
+def cut(rows: Sequence[T], size: int) -> list[Sequence[T]]:
+    """Chunks of `size` rows, the last one shorter where it must be."""
+    return [rows[start : start + size] for start in range(0, len(rows), size)]
+
+
+async def reference_logprobs(
+    run: Run, rollouts: Sequence[types_pb2.Rollout], version: types_pb2.ModelVersion
+) -> None:
+    """Fills in each rollout's log-probs under the reference, at the temperature it was sampled with."""
+    rows = [
+        types_pb2.LogprobRow(prompt_ids=each.prompt_ids, response_ids=each.response_ids) for each in rollouts
+    ]
+    reply = await run.peers.reference.compute_logprobs(
+        reference_pb2.ReferenceServiceComputeLogprobsRequest(
+            rows=rows, temperature=rollouts[0].sampling.temperature, expected_version=version
+        )
+    )
+    run.time.computed(reply.timing)
+    for rollout, result in zip(rollouts, reply.results, strict=True):
+        rollout.reference_logprobs[:] = result.logprobs
+        rollout.reference_version.CopyFrom(reply.version)
+
+
+async def score(
+    run: Run, scorer: str, rows: Sequence[Row], responses: Sequence[str]
+) -> list[types_pb2.Score]:
+    """One score or error for each (prompt, response), in order."""
+    reply = await run.peers.reward.score(
+        scorer, [score_item(row, text) for row, text in zip(rows, responses, strict=True)]
+    )
+    run.time.computed(reply.timing)
+    return list(reply.scores)
+
+
+async def score_rollouts(
+    run: Run, scorer: str, rows: Sequence[Row], rollouts: Sequence[types_pb2.Rollout]
+) -> None:
+    """Fills in each rollout's reward. An item's error travels with it: the trainer leaves the row out."""
+    scores = await score(run, scorer, rows, [each.response_text for each in rollouts])
+    for rollout, each in zip(rollouts, scores, strict=True):
+        rollout.score.CopyFrom(each)
+        rollout.scorer = scorer
+
+
+def values(scores: Sequence[types_pb2.Score], normalised: bool = False) -> list[float | None]:
+    """The numbers of scores; None where there is none. Nothing averages a None as 0."""
+    numbers: list[float | None] = []
+    for each in scores:
+        number = each.value.normalised if normalised else each.value.raw
+        known = each.WhichOneof("outcome") == "value" and math.isfinite(number)
+        numbers.append(number if known else None)
+    return numbers
+
+
+def present(numbers: Sequence[float | None]) -> list[float]:
+    """Those that are there."""
+    return [each for each in numbers if each is not None]

@@ -1,0 +1,91 @@
+"""The ledger's tables."""
+
+import sqlalchemy as sa
+
+metadata = sa.MetaData()
+
+runs = sa.Table(
+    "runs",
+    metadata,
+    sa.Column("run", sa.String, primary_key=True),
+    sa.Column("seed", sa.BigInteger, nullable=False),
+    sa.Column("recipe", sa.JSON, nullable=False),
+    sa.Column("recipe_sha256", sa.String, nullable=False),
+    sa.Column("code_sha256", sa.String, nullable=False),
+    sa.Column("data_sha256", sa.JSON, nullable=False),
+    sa.Column("epoch", sa.BigInteger, nullable=False),
+    sa.Column("status", sa.String, nullable=False),
+    sa.Column("notes", sa.JSON, nullable=False),
+    sa.Column("started_at", sa.Float, nullable=False),
+    sa.Column("finished_at", sa.Float),
+)
+stages = sa.Table(
+    "stages",
+    metadata,
+    sa.Column("run", sa.String, primary_key=True),
+    sa.Column("stage", sa.String, primary_key=True),
+    sa.Column("kind", sa.String, nullable=False),
+    sa.Column("position", sa.Integer, nullable=False),
+    sa.Column("status", sa.String, nullable=False),
+    sa.Column("seconds", sa.Float, nullable=False),
+    sa.Column("result", sa.JSON, nullable=False),
+)
+rounds = sa.Table(
+    "rounds",
+    metadata,
+    sa.Column("run", sa.String, primary_key=True),
+    sa.Column("stage", sa.String, primary_key=True),
+    sa.Column("round", sa.Integer, primary_key=True),
+    sa.Column("status", sa.String, nullable=False),
+    sa.Column("cursor_start", sa.BigInteger, nullable=False),
+    sa.Column("cursor_end", sa.BigInteger, nullable=False),
+    sa.Column("metrics", sa.JSON, nullable=False),
+    sa.Column("begun_at", sa.Float, nullable=False),
+    sa.Column("seconds", sa.Float),
+)
+phases = sa.Table(
+    "phases",
+    metadata,
+    sa.Column("run", sa.String, primary_key=True),
+    sa.Column("stage", sa.String, primary_key=True),
+    sa.Column("round", sa.Integer, primary_key=True),
+    sa.Column("phase", sa.String, primary_key=True),
+    sa.Column("epoch", sa.BigInteger, nullable=False),
+    sa.Column("output", sa.JSON, nullable=False),
+    sa.Column("finished_at", sa.Float, nullable=False),
+)
+versions = sa.Table(
+    "versions",
+    metadata,
+    sa.Column("run", sa.String, primary_key=True),
+    sa.Column("model", sa.String, primary_key=True),
+    sa.Column("number", sa.BigInteger, primary_key=True),
+    sa.Column("sha256", sa.String, nullable=False),
+    sa.Column("uri", sa.String, nullable=False),
+    sa.Column("stage", sa.String, nullable=False),
+    sa.Column("round", sa.Integer, nullable=False),
+    sa.Column("published_at", sa.Float, nullable=False),
+)
+checkpoints = sa.Table(
+    "checkpoints",
+    metadata,
+    sa.Column("run", sa.String, primary_key=True),
+    sa.Column("stage", sa.String, primary_key=True),
+    sa.Column("step", sa.BigInteger, primary_key=True),
+    sa.Column("uri", sa.String, nullable=False),
+    sa.Column("sha256", sa.String, nullable=False),
+)
+comparisons = sa.Table(
+    "comparisons",
+    metadata,
+    sa.Column("run", sa.String, primary_key=True),
+    sa.Column("collection", sa.String, primary_key=True),
+    sa.Column("position", sa.Integer, primary_key=True),
+    sa.Column("prompt_id", sa.String, nullable=False),
+    sa.Column("prompt", sa.JSON, nullable=False),
+    sa.Column("responses", sa.JSON, nullable=False),
+    sa.Column("preferences", sa.JSON, nullable=False),
+    sa.Column("source", sa.String, nullable=False),
+    sa.Column("held_out", sa.Boolean, nullable=False),
+    sa.Column("policy_version", sa.JSON, nullable=False),
+)

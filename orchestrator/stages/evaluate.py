@@ -1,0 +1,157 @@
+"""Before and after on the same held-out prompts: gold, proxy, length, win rate, sequence KL."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from orchestrator.data import read_prompts
+from orchestrator.payloads import Payload, read_payload, write_payload
+from orchestrator.peers import in_parallel
+from orchestrator.prompts import Row, as_text
+from orchestrator.recipe_stages import EvaluateStage
+from orchestrator.run import Run
+from orchestrator.sampling import Sampler, cut, present, reference_logprobs, rollouts_path, score, values
+from orchestrator.seeds import derive
+from orchestrator.statistics import mean_interval, win_rate
+from trueline.v1 import trainer_pb2, types_pb2
+
+Scores = dict[str, list[float | None]]  # by role: "gold", "best", "proxy" and the names of the ceilings
+
+
+async def run_evaluate(run: Run, name: str, settings: EvaluateStage) -> dict[str, Any]:
+    """One sample per held-out prompt of either model, with the same fixed seeds, scored by every scorer."""
+    prompts = read_prompts(Path(settings.prompts))[: settings.prompt_limit]
+    scorers = {
+        role: scorer
+        for role, scorer in {
+            "gold": settings.gold_scorer,
+            "best": settings.best_scorer,
+            "proxy": settings.proxy_scorer,
+            **settings.ceilings,
+        }.items()
+        if scorer is not None
+    }
+    reference = await run.serve_reference(settings.reference)
+    for scorer in scorers.values():
+        await run.serve_scorer(scorer)
+    sampled, scored = {}, {}
+    for role, model in (("before", settings.before), ("after", settings.after)):
+        sampled[role] = await sample(run, name, role, model, settings, prompts, reference.version)
+        texts = [each.response_text for each in sampled[role]]
+        scored[role] = {
+            each: await score_all(run, scorer, prompts, texts) for each, scorer in scorers.items()
+        }
+    return {
+        "prompts": len(prompts),
+        "temperature": settings.sampling.temperature,
+        "before": settings.before,
+        "after": settings.after,
+        "models": {
+            getattr(settings, role): figures(sampled[role], scored[role]) for role in ("before", "after")
+        },
+        **against_gold(settings, scored),
+        "sequence_kl": sequence_kl(sampled["after"]),
+        "examples": examples(settings.examples, prompts, sampled, scored),
+    }
+
+
+async def sample(
+    run: Run,
+    name: str,
+    role: str,
+    model: str,
+    settings: EvaluateStage,
+    prompts: list[Row],
+    reference: types_pb2.ModelVersion,
+) -> list[types_pb2.Rollout]:
+    """One sample per prompt, with log-probs under the reference; durable as one payload."""
+
+    async def produce() -> dict[str, Any]:
+        policy = await run.serve_policy(model)
+        sampler = Sampler(run, name, 1, settings.sampling, derive(run.recipe.seed, name), label=f"{role}-")
+
+        async def fill(index: int, rows: Sequence[Row]) -> list[types_pb2.Rollout]:
+            rollouts = await sampler.chunk(index, rows, 1, policy.version)
+            await reference_logprobs(run, rollouts, reference)
+            return rollouts
+
+        chunks = cut(prompts, settings.prompts_per_chunk)
+        filled = await in_parallel(fill(index, rows) for index, rows in enumerate(chunks))
+        batch = trainer_pb2.PpoBatch(rollouts=[each for rollouts in filled for each in rollouts])
+        run.progress.note(f"{name}: sampled {len(batch.rollouts)} responses of {model}")
+        return write_payload(rollouts_path(run, name, 1) / f"{role}.pb", batch).as_row()
+
+    payload = Payload(**await run.durable(name, 1, role, produce))
+    return list(read_payload(payload, trainer_pb2.PpoBatch).rollouts)
+
+
+async def score_all(run: Run, scorer: str, prompts: list[Row], texts: list[str]) -> list[float | None]:
+    """Every response's score by one scorer; raw for a rule, normalised for a model."""
+    learned = scorer in run.recipe.services.reward.learned
+    chunks = list(zip(cut(prompts, 256), cut(texts, 256), strict=True))
+    scores = await in_parallel(score(run, scorer, rows, responses) for rows, responses in chunks)
+    return values([each for chunk in scores for each in chunk], normalised=learned)
+
+
+def figures(rollouts: list[types_pb2.Rollout], scores: Scores) -> dict[str, Any]:
+    """One model's row of the table; a score that is missing is left out and counted."""
+    ended = [each.finish_reason != types_pb2.FINISH_REASON_LENGTH for each in rollouts]
+    row: dict[str, Any] = {
+        "response_tokens_mean": sum(len(each.response_ids) for each in rollouts) / len(rollouts),
+        "ended_share": sum(ended) / len(ended),
+        "excluded": sum(1 for role in ("gold", "proxy") for each in scores.get(role, []) if each is None),
+    }
+    for role in ("gold", "proxy"):
+        if present(scores.get(role, [])):
+            row[role] = mean_interval(present(scores[role])).as_dict()
+    return row
+
+
+def against_gold(settings: EvaluateStage, scored: dict[str, Scores]) -> dict[str, Any]:
+    """Win rate, best possible gold, ceilings, and the share of the gap to the best that was closed."""
+    before, after = scored["before"].get("gold", []), scored["after"].get("gold", [])
+    pairs = [(b, a) for b, a in zip(before, after, strict=True) if b is not None and a is not None]
+    if not pairs:
+        return {}
+    found: dict[str, Any] = {"win_rate": win_rate([b for b, _ in pairs], [a for _, a in pairs]).as_dict()}
+    found["ceilings"] = {
+        name: mean_interval(present(scored["before"][name])).mean for name in settings.ceilings
+    }
+    best = present(scored["before"].get("best", []))
+    if best:
+        start, end = (sum(side) / len(pairs) for side in zip(*pairs, strict=True))
+        found["best_gold"] = sum(best) / len(best)
+        gap = found["best_gold"] - start
+        found["gap_closed"] = (end - start) / gap if gap > 0 else None
+    return found
+
+
+def sequence_kl(rollouts: list[types_pb2.Rollout]) -> dict[str, Any]:
+    """KL of the policy to the reference in nats per sequence, by both estimators (Schulman's k1 and k3)."""
+    k1, k3 = [], []
+    for each in rollouts:
+        ratios = [r - p for p, r in zip(each.policy_logprobs, each.reference_logprobs, strict=True)]
+        k1.append(-sum(ratios))
+        k3.append(
+            sum(math.exp(min(ratio, 20.0)) - 1 - ratio for ratio in ratios)
+        )  # exp(20) is no sample's weight
+    return {"k1": mean_interval(k1).as_dict(), "k3": mean_interval(k3).as_dict()}
+
+
+def examples(
+    count: int, prompts: list[Row], sampled: dict[str, list[types_pb2.Rollout]], scored: dict[str, Scores]
+) -> list[dict[str, Any]]:
+    """The first prompts with both answers, chosen by nobody."""
+    return [
+        {
+            "prompt": as_text(prompts[i]),
+            **{role: sampled[role][i].response_text for role in ("before", "after")},
+            **{
+                f"gold_{role}": scored[role]["gold"][i]
+                for role in ("before", "after")
+                if "gold" in scored[role]
+            },
+        }
+        for i in range(min(count, len(prompts)))
+    ]

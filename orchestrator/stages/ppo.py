@@ -1,0 +1,259 @@
+"""The verbs of a PPO round: draw, sample and score, train, publish, serve, commit, roll back."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from orchestrator.data import read_prompts
+from orchestrator.payloads import Payload, write_payload
+from orchestrator.peers import in_parallel
+from orchestrator.prompts import Row
+from orchestrator.recipe_stages import PpoStage
+from orchestrator.run import Run, Stopwatch, location
+from orchestrator.sampling import (
+    Sampler,
+    cut,
+    present,
+    reference_logprobs,
+    rollouts_path,
+    score,
+    score_rollouts,
+    values,
+)
+from orchestrator.seeds import derive, prompts_at
+from orchestrator.statistics import mean_interval
+from orchestrator.training import TrainingStage, begin_request, settings_message
+from trueline.v1 import trainer_pb2, types_pb2
+
+Phase = dict[str, Any]
+
+
+class PpoRounds:
+    """One PPO stage: the trainer's side, the version served, and where the ledger stands."""
+
+    def __init__(self, run: Run, name: str, settings: PpoStage) -> None:
+        self.run, self.name, self.settings = run, name, settings
+        self.seed = derive(run.recipe.seed, name)
+        self.prompts = read_prompts(Path(settings.prompts))
+        self.gold_prompts = read_prompts(Path(settings.gold_prompts)) if settings.gold_prompts else []
+        self.policy = run.locate(settings.policy)
+        self.reference = run.locate(settings.reference)
+        self.training = TrainingStage(
+            run,
+            name,
+            self._begin_request(),
+            run.peers.trainer.ppo_step,
+            self._step_request,
+            settings.checkpoint_every,
+        )
+        self.watch = Stopwatch()
+
+    @classmethod
+    async def begin(cls, run: Run, name: str, settings: PpoStage) -> "PpoRounds":
+        """Brings every service to where the ledger stands."""
+        stage = cls(run, name, settings)
+        newest = run.ledger.latest_version(settings.output)
+        await in_parallel(
+            [
+                run.serve_reference(settings.reference),
+                run.serve_scorer(settings.scorer),
+                stage.training.recover(),
+            ]
+        )
+        if newest is not None:
+            stage.policy = location(settings.output, newest)
+        await run.serve_policy(settings.output if newest else settings.policy)
+        return stage
+
+    def rounds_left(self) -> range:
+        """The rounds that are not over; none once a budget has rolled back."""
+        over = [each for each in self.run.ledger.all_rounds(self.name) if each.status != "open"]
+        if any(each.status == "rolled_back" for each in over):
+            return range(0)
+        return range(len(over) + 1, self.settings.rounds + 1)
+
+    def draw(self, number: int) -> list[Row]:
+        """The round's prompts: the next places of the cursor, which the round's row reserves."""
+        self.watch = Stopwatch()
+        row = self.run.ledger.begin_round(self.name, number, self.settings.prompts_per_round)
+        places = row.cursor_end - row.cursor_start
+        return [self.prompts[i] for i in prompts_at(row.cursor_start, places, len(self.prompts), self.seed)]
+
+    async def sample_and_score(self, number: int, prompts: Sequence[Row]) -> Payload:
+        """The round's rollouts, whole: a chunk is scored while the next one is drawn.
+
+        A chunk is durable before it is scored, and the batch before it trains.
+        """
+        known = self.run.ledger.phase(self.name, number, "scored")
+        if known is not None:
+            return Payload(**known)
+        sampler = Sampler(self.run, self.name, number, self.settings.sampling, derive(self.seed, number))
+        chunks = cut(prompts, self.settings.prompts_per_chunk)
+        kept = 0
+
+        async def fill(index: int, rows: Sequence[Row]) -> list[types_pb2.Rollout]:
+            nonlocal kept
+            samples = self.settings.samples_per_prompt
+            rollouts = await sampler.chunk(index, rows, samples, self.policy.version)
+            kept += 1
+            if kept == len(chunks):
+                self.run.mark(self.name, number, "sampled", {"chunks": kept}, self.watch)
+            answered = [row for row in rows for _ in range(samples)]
+            await in_parallel(
+                [
+                    reference_logprobs(self.run, rollouts, self.reference.version),
+                    score_rollouts(self.run, self.settings.scorer, answered, rollouts),
+                ]
+            )
+            return rollouts
+
+        filled = await in_parallel(fill(index, rows) for index, rows in enumerate(chunks))
+        batch = trainer_pb2.PpoBatch(rollouts=[each for rollouts in filled for each in rollouts])
+        payload = write_payload(rollouts_path(self.run, self.name, number) / "scored.pb", batch)
+        self.run.mark(self.name, number, "scored", payload.as_row(), self.watch)
+        return payload
+
+    async def train(self, number: int) -> Phase:
+        """One PPO step; on the idle policy service, every few rounds, gold is measured meanwhile."""
+        trained, _ = await in_parallel([self.training.train(number), self._measure(number)])
+        self._note_excluded(trained)
+        return trained
+
+    def over_budget(self, trained: Phase) -> bool:
+        """True when the batch reached the hard KL budget: the trainer left the weights alone."""
+        return trained["kl_budget"] == "stop"
+
+    async def publish(self, number: int) -> types_pb2.ModelLocation:
+        """Publishes the round's policy as version `number`, and every so often checkpoints the trainer."""
+        version = await self.training.publish(number)
+        await self.training.checkpoint(number, last=self.settings.rounds)
+        return version
+
+    async def serve(self, version: types_pb2.ModelLocation) -> None:
+        """Makes every policy replica serve the version; the next round's calls refuse any other."""
+        with self.run.time.phase("served"):
+            await self.run.serve_policy(self.settings.output)
+        self.policy = version
+
+    async def commit(self, number: int, trained: Phase) -> None:
+        """Closes the round: what it measured and where its time went."""
+        seconds = self.watch.seconds
+        metrics = {
+            **trained["metrics"],
+            **(self.run.ledger.phase(self.name, number, "measured") or {}),
+            "excluded": trained["excluded"],
+            "kl_budget": trained["kl_budget"],
+            **self.run.time.take_phases(),
+            "overhead_seconds": seconds
+            - self.run.time.computing(self.watch.start, self.watch.start + seconds),
+        }
+        self.run.ledger.commit_round(self.name, number, metrics, seconds)
+        numbers = {name: value for name, value in metrics.items() if isinstance(value, float)}
+        self.run.progress.step_done(self.name, number, self.settings.rounds, {**numbers, "seconds": seconds})
+
+    async def roll_back(self, number: int, trained: Phase) -> None:
+        """Goes back to the last version whose KL was below the budget, as a NEW version; ends the stage.
+
+        The batch of round n was sampled by version n - 1, so that version is the one over budget, and
+        the one before it the last that was measured to be good.
+        """
+        good_round = max(number - 2, 0)
+        good = self._version_of_round(good_round)
+
+        async def produce() -> Phase:
+            header = self.run.header(f"{self.name}/{number}/rolled-back", expected_step=number - 1)
+            published = await self.run.peers.trainer.roll_back(
+                trainer_pb2.RollBackRequest(header=header, good=good, number=number)
+            )
+            version = published.location.version
+            self.run.ledger.add_version(
+                self.settings.output,
+                version.number,
+                version.sha256,
+                published.location.uri,
+                self.name,
+                number,
+            )
+            return {
+                "good": good.version.number,
+                "number": version.number,
+                "kl": trained["metrics"].get("kl_reference_k1"),
+            }
+
+        await self.run.durable(self.name, number, "rolled_back", produce)
+        await self.run.serve_policy(self.settings.output)
+        self.run.ledger.roll_back_rounds(self.name, after=good_round)
+        self.run.ledger.note(
+            f"{self.name}: round {number} measured a KL at the hard budget; rolled back to version "
+            f"{good.version.number} as version {number}, and stopped"
+        )
+
+    def result(self) -> dict[str, Any]:
+        """What the stage made."""
+        rounds = self.run.ledger.all_rounds(self.name)
+        return {
+            "rounds": len(rounds),
+            "committed": sum(1 for each in rounds if each.status == "committed"),
+            "model": self.settings.output,
+        }
+
+    async def _measure(self, number: int) -> None:
+        """Gold and proxy of the current policy on held-out prompts: one sample each, with fixed seeds."""
+        if not self.gold_prompts or (number - 1) % self.settings.gold_every:
+            return
+        prompts = self.gold_prompts[: self.settings.gold_limit]
+
+        async def produce() -> Phase:
+            seed = derive(self.seed, "gold")
+            sampler = Sampler(self.run, self.name, number, self.settings.sampling, seed, label="gold-")
+            chunks = cut(prompts, self.settings.prompts_per_chunk)
+            filled = await in_parallel(
+                sampler.chunk(index, rows, 1, self.policy.version) for index, rows in enumerate(chunks)
+            )
+            texts = [each.response_text for rollouts in filled for each in rollouts]
+            assert self.settings.gold_scorer is not None
+            gold, proxy = await in_parallel(
+                [
+                    score(self.run, self.settings.gold_scorer, prompts, texts),
+                    score(self.run, self.settings.scorer, prompts, texts),
+                ]
+            )
+            gold_interval = mean_interval(present(values(gold)))
+            return {
+                "gold": gold_interval.mean,
+                "gold_low": gold_interval.low,
+                "gold_high": gold_interval.high,
+                "proxy": mean_interval(present(values(proxy, normalised=True))).mean,
+            }
+
+        await self.run.durable(self.name, number, "measured", produce)
+
+    def _note_excluded(self, trained: Phase) -> None:
+        if trained["excluded"]:
+            self.run.progress.note(f"{self.name}: left out {trained['excluded']}")
+
+    def _version_of_round(self, number: int) -> types_pb2.ModelLocation:
+        row = self.run.ledger.version(self.settings.output, number) if number else None
+        return location(self.settings.output, row) if row else self.run.locate(self.settings.policy)
+
+    def _step_request(self, number: int) -> trainer_pb2.PpoStepRequest:
+        scored = self.run.ledger.phase(self.name, number, "scored")
+        assert scored is not None, f"{self.name} {number} trains before it is scored"
+        return trainer_pb2.PpoStepRequest(artifact=Payload(**scored).as_artifact())
+
+    def _begin_request(self) -> trainer_pb2.BeginStageRequest:
+        settings = self.settings
+        algorithm = settings_message(trainer_pb2.PpoSettings, settings.algorithm.model_dump())
+        algorithm.total_rounds = settings.rounds
+        models = [
+            trainer_pb2.StageModel(
+                role=trainer_pb2.MODEL_ROLE_TRAINED, location=self.run.locate(settings.policy)
+            )
+        ]
+        if settings.critic:
+            models.append(
+                trainer_pb2.StageModel(
+                    role=trainer_pb2.MODEL_ROLE_REWARD, location=self.run.locate(settings.critic)
+                )
+            )
+        return begin_request(self.run, self.name, settings.output, models, ppo=algorithm)

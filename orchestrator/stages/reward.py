@@ -1,0 +1,146 @@
+"""Training a reward model from a collection of comparisons, and measuring it on held-out prompts."""
+
+import itertools
+from typing import Any
+
+from orchestrator.prompts import answered_prompt, comparison_group
+from orchestrator.recipe_stages import RewardStage
+from orchestrator.run import Run, RunError
+from orchestrator.sampling import cut, score, values
+from orchestrator.seeds import derive
+from orchestrator.stages.supervised import steps_of, updates_of
+from orchestrator.training import TrainingStage, as_row, begin_request, settings_message, trained_model
+from trueline.v1 import trainer_pb2
+
+Row = dict[str, Any]  # a row of the comparisons table
+
+
+async def run_reward(run: Run, name: str, settings: RewardStage) -> dict[str, Any]:
+    """Bradley-Terry steps on the training prompts, accuracy on the others, normalisation, a version."""
+    collected = run.ledger.all_comparisons(settings.comparisons)
+    training = limited([row for row in collected if not row["held_out"]], settings.comparison_limit)
+    held_out = [row for row in collected if row["held_out"]]
+    if not training:
+        raise RunError(f"stages.{name}: collection {settings.comparisons!r} has no comparisons to train on")
+    steps = steps_of(training, settings.epochs, settings.rows_per_step, derive(run.recipe.seed, name))
+
+    def request(number: int) -> trainer_pb2.RewardModelStepRequest:
+        return trainer_pb2.RewardModelStepRequest(inline=comparison_batch(steps[number - 1]))
+
+    fields = {"minibatch_size", "micro_batch_size", "max_tokens", "centering_coefficient", "optimizer"}
+    options = settings_message(trainer_pb2.RewardModelSettings, settings.model_dump(include=fields))
+    options.total_updates = updates_of(steps, settings.minibatch_size)
+    begin = begin_request(
+        run, name, settings.output, [trained_model(run.locate(settings.init))], reward_model=options
+    )
+    stage = TrainingStage(
+        run, name, begin, run.peers.trainer.reward_model_step, request, settings.checkpoint_every
+    )
+    last = await stage.train_all(len(steps))
+    accuracy = await measure(stage, len(steps), "held-out", held_out)
+    agreement = await measure(stage, len(steps), "agreement", await by_scorer(run, settings, held_out))
+    if not stage.published(len(steps)):
+        await stage.publish(
+            len(steps), normalisation=await fit_normalisation(stage, len(steps), settings, training)
+        )
+    published = stage.published(len(steps)) or {}
+    return {
+        "model": settings.output,
+        "version": published["number"],
+        "steps": len(steps),
+        "comparisons": sum(len(row["preferences"]) for row in training),
+        "held_out": accuracy,
+        "agreement": agreement,
+        "normalisation": published["normalisation"],
+        "metrics": last,
+    }
+
+
+def comparison_batch(rows: list[Row]) -> trainer_pb2.ComparisonBatch:
+    """Rows of the ledger as the trainer reads them."""
+    groups = [
+        comparison_group(
+            {"prompt_id": row["prompt_id"], **row["prompt"]}, row["responses"], row["preferences"]
+        )
+        for row in rows
+    ]
+    return trainer_pb2.ComparisonBatch(groups=groups)
+
+
+def limited(rows: list[Row], comparisons: int | None) -> list[Row]:
+    """The first rows with `comparisons` comparisons in all; the last row gives only what is missing."""
+    if comparisons is None:
+        return rows
+    kept = []
+    for row in rows:
+        if comparisons <= 0:
+            break
+        kept.append({**row, "preferences": row["preferences"][:comparisons]})
+        comparisons -= len(row["preferences"])
+    return kept
+
+
+async def by_scorer(run: Run, settings: RewardStage, rows: list[Row]) -> list[Row]:
+    """The same responses, each pair ordered by a scorer without noise; ties make no pair."""
+    if settings.agreement_scorer is None or not rows:
+        return []
+    scorer = settings.agreement_scorer
+    ordered = []
+    for chunk in cut(rows, 256):
+        items = [(row, text) for row in chunk for text in row["responses"]]
+        prompts = [{"prompt_id": row["prompt_id"], **row["prompt"]} for row, _ in items]
+        scores = iter(values(await score(run, scorer, prompts, [text for _, text in items])))
+        for row in chunk:
+            ordered.append({**row, "preferences": order_pairs([next(scores) for _ in row["responses"]])})
+    return [row for row in ordered if row["preferences"]]
+
+
+def order_pairs(scores: list[float | None]) -> list[list[float]]:
+    """Every pair with the higher score first: [1.0, 3.0, None] gives [[1, 0, 1.0]]."""
+    pairs = []
+    for first, second in itertools.combinations(range(len(scores)), 2):
+        one, other = scores[first], scores[second]
+        if one is not None and other is not None and one != other:
+            pairs.append([first, second, 1.0] if one > other else [second, first, 1.0])
+    return pairs
+
+
+async def measure(stage: TrainingStage, steps: int, what: str, rows: list[Row]) -> dict[str, Any]:
+    """The reward model's metrics on rows that it does not train on; empty where there are none."""
+    if not rows:
+        return {}
+
+    async def produce() -> dict[str, Any]:
+        header = stage.run.header(f"{stage.name}/{steps}/{what}", expected_step=steps)
+        request = trainer_pb2.RewardModelStepRequest(
+            header=header, inline=comparison_batch(rows), evaluate_only=True
+        )
+        result = await stage.run.peers.trainer.reward_model_step(request)
+        stage.run.time.computed(result.timing)
+        return {**as_row(result)["metrics"], "pairs": sum(len(row["preferences"]) for row in rows)}
+
+    return await stage.run.durable(stage.name, steps, what, produce)
+
+
+async def fit_normalisation(
+    stage: TrainingStage, steps: int, settings: RewardStage, rows: list[Row]
+) -> dict[str, Any]:
+    """Gain and bias fitted on one response of the sampling model to each of the first prompts."""
+    wanted = settings.normalisation
+    samples = [answered_prompt(row["prompt"], row["responses"][0]) for row in rows[: wanted.samples]]
+
+    fitted = await stage.run.peers.trainer.fit_normalisation(
+        trainer_pb2.FitNormalisationRequest(
+            header=stage.run.header(f"{stage.name}/{steps}/normalisation", expected_step=steps),
+            samples=samples,
+            target_mean=wanted.target_mean,
+            target_stddev=wanted.target_stddev,
+        )
+    )
+    return {
+        "gain": fitted.gain,
+        "bias": fitted.bias,
+        "raw_mean": fitted.raw_mean,
+        "raw_stddev": fitted.raw_stddev,
+        "samples": len(samples),
+    }

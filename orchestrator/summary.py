@@ -1,0 +1,87 @@
+"""A run's report, computed from its ledger."""
+
+from datetime import datetime, timezone
+from typing import Any
+
+from orchestrator.ledger import Ledger
+from orchestrator.statistics import share_interval
+
+Report = dict[str, Any]
+
+
+def summarise(ledger: Ledger) -> Report:
+    """Everything that the report shows; a part whose stage has not run is absent.
+
+    {"run": "helpdesk-ppo", "evaluation": {"gap_closed": 0.95, ...}, "reward_model": {...},
+     "stages": [{"name": "sft", "kind": "sft", "seconds": 12.1, "steps": 6}, ...], "rounds": [...]}
+    """
+    info, stages = ledger.info(), ledger.all_stages()
+    report: Report = {
+        "run": info["run"],
+        "seed": info["seed"],
+        "recipe_sha256": info["recipe_sha256"],
+        "status": info["status"],
+        "notes": info["notes"],
+        "started_at": datetime.fromtimestamp(info["started_at"], timezone.utc).isoformat(timespec="seconds"),
+        "seconds_total": sum(stage["seconds"] for stage in stages),
+        "stages": [stage_row(stage) for stage in stages],
+    }
+    for stage in stages:
+        if stage["kind"] == "evaluate" and stage["result"]:
+            report["evaluation"] = {k: v for k, v in stage["result"].items() if k != "overhead_fraction"}
+        if stage["kind"] == "reward" and stage["result"]:
+            report["reward_model"] = reward_model(stage["result"])
+        if stage["kind"] == "ppo":
+            report.update(policy_rounds(ledger, stage["stage"]))
+    return report
+
+
+def stage_row(stage: dict[str, Any]) -> dict[str, Any]:
+    """One line of the stage table."""
+    result = stage["result"]
+    return {
+        "name": stage["stage"],
+        "kind": stage["kind"],
+        "status": stage["status"],
+        "seconds": stage["seconds"],
+        "steps": result.get("steps") or result.get("rounds"),
+        "overhead_fraction": result.get("overhead_fraction"),
+    }
+
+
+def reward_model(result: dict[str, Any]) -> dict[str, Any]:
+    """How good the reward model is: on held-out labels, and against the scorer without noise."""
+    found = {"comparisons": result["comparisons"], "train_accuracy": result["metrics"].get("accuracy")}
+    for name, measured in (("heldout_accuracy", result["held_out"]), ("gold_agreement", result["agreement"])):
+        if "accuracy" in measured:
+            pairs = int(measured["pairs"])
+            found[name] = share_interval(round(measured["accuracy"] * pairs), pairs).as_dict("value")
+    return found
+
+
+def policy_rounds(ledger: Ledger, stage: str) -> dict[str, Any]:
+    """Rounds, throughput and rollbacks of a stage that goes in rounds."""
+    rows = ledger.all_rounds(stage)
+    done = [row for row in rows if row.seconds]
+    seconds = sum(row.seconds or 0.0 for row in done)
+    found: dict[str, Any] = {
+        "rounds": [
+            {"round": row.number, "status": row.status, "seconds": row.seconds, **row.metrics} for row in rows
+        ],
+        "rollbacks": [
+            {"round": number, **output} for number, output in ledger.all_phases(stage, "rolled_back").items()
+        ],
+    }
+    if seconds:
+        totals = {name: sum(row.metrics.get(name, 0.0) for row in done) for name in ("rollouts", "tokens")}
+        phases: dict[str, float] = {}
+        for row in done:
+            for phase, spent in row.metrics.get("phase_seconds", {}).items():
+                phases[phase] = phases.get(phase, 0.0) + spent
+        found["throughput"] = {
+            "rollouts_per_second": totals["rollouts"] / seconds,
+            "generated_tokens_per_second": totals["tokens"] / seconds,
+            "overhead_fraction": sum(row.metrics.get("overhead_seconds", 0.0) for row in done) / seconds,
+            "phase_seconds": phases,
+        }
+    return found

@@ -1,0 +1,195 @@
+"""A training stage's side of the conversation with the trainer, crash and replay included."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from google.protobuf.message import Message
+
+from orchestrator.run import Run, RunError, Stopwatch, location
+from orchestrator.seeds import derive
+from trueline.v1 import trainer_pb2, types_pb2
+
+StepCall = Callable[..., Awaitable[trainer_pb2.StepResult]]
+
+
+class TrainingStage:
+    """Begins a stage on the trainer, sends its steps, publishes; after a crash, brings the trainer back.
+
+    One round is one step: round 12 is the step whose expected_step is 11. Its request comes from
+    `request_of(12)`, which must give the same bytes whenever it is asked, so that a step can be sent
+    again under its first request id.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        name: str,
+        begin: trainer_pb2.BeginStageRequest,
+        step: StepCall,
+        request_of: Callable[[int], Message],
+        checkpoint_every: int,
+    ) -> None:
+        self.run, self.name, self.output = run, name, begin.output_model
+        self.begin, self.step, self.request_of = begin, step, request_of
+        self.checkpoint_every = checkpoint_every
+        self.trainer = run.peers.trainer
+
+    async def recover(self) -> None:
+        """Brings the trainer to where the ledger stands: as it is, or from checkpoint and replay."""
+        trained = self._trained_rounds()
+        state = await self.trainer.get_state()
+        if (state.run_id, state.stage) == (self.run.name, self.name) and state.step in (trained, trained + 1):
+            return  # trained + 1: the step ended after its orchestrator; repeating it returns its answer
+        await self._begin()
+        start = await self._restore()
+        for number in range(start + 1, trained + 1):
+            await self._replay(number)
+
+    async def train(self, number: int) -> dict[str, Any]:
+        """One step; its output is the row that the ledger keeps."""
+        return await self.run.durable(self.name, number, "trained", lambda: self._step(number))
+
+    async def train_all(self, steps: int) -> dict[str, Any]:
+        """Every step of a stage that has all its data at hand; returns the last step's metrics."""
+        if not self.published(steps):
+            await self.recover()
+        metrics: dict[str, Any] = {}
+        for number in range(1, steps + 1):
+            self.run.ledger.begin_round(self.name, number, 0)
+            watch = Stopwatch()
+            trained = await self.train(number)
+            await self.checkpoint(number, last=steps)
+            metrics = trained["metrics"]
+            self.run.ledger.commit_round(self.name, number, metrics, watch.seconds)
+            self.run.progress.step_done(self.name, number, steps, metrics)
+        return metrics
+
+    def published(self, number: int) -> dict[str, Any] | None:
+        """The ledger's row of version `number`, or None: once it is there the trainer is not needed."""
+        return self.run.ledger.phase(self.name, number, "published")
+
+    async def publish(self, number: int, **kept: Any) -> types_pb2.ModelLocation:
+        """Publishes the trained model as version `number`; `kept` goes into the ledger beside it."""
+
+        async def produce() -> dict[str, Any]:
+            published = await self._publish(number)
+            version = published.location.version
+            self.run.ledger.add_version(
+                self.output, version.number, version.sha256, published.location.uri, self.name, number
+            )
+            return {
+                "number": version.number,
+                "sha256": version.sha256,
+                "uri": published.location.uri,
+                "bytes": published.bytes,
+                "seconds": published.seconds,
+                **kept,
+            }
+
+        return location(self.output, await self.run.durable(self.name, number, "published", produce))
+
+    async def checkpoint(self, number: int, last: int) -> None:
+        """Writes a checkpoint every so many rounds; none behind the last, which nothing would read."""
+        if self.checkpoint_every and number % self.checkpoint_every == 0 and number != last:
+            header = self._header(number, "checkpoint", expected_step=number)
+            with self.run.time.phase("checkpoint"):
+                where = await self.trainer.checkpoint(trainer_pb2.CheckpointRequest(header=header))
+            self.run.ledger.add_checkpoint(self.name, where.step, where.uri, where.sha256)
+
+    async def _begin(self) -> None:
+        request = trainer_pb2.BeginStageRequest()
+        request.CopyFrom(self.begin)
+        # The epoch is part of the id: a stage begun anew must not be answered from memory.
+        request.header.CopyFrom(self._header(0, f"begin/{self.run.ledger.epoch}", expected_step=0))
+        begun = await self.trainer.begin_stage(request)
+        if begun.critic_origin_reason:
+            self.run.ledger.note(f"{self.name}: {begun.critic_origin_reason}")
+
+    async def _restore(self) -> int:
+        """Restores the newest checkpoint, if any; returns the step at which the trainer stands."""
+        row = self.run.ledger.latest_checkpoint(self.name)
+        if row is None:
+            return 0
+        where = trainer_pb2.CheckpointLocation(uri=row["uri"], sha256=row["sha256"], step=row["step"])
+        header = self._header(row["step"], f"restore/{self.run.ledger.epoch}", expected_step=0)
+        await self.trainer.restore(trainer_pb2.RestoreRequest(header=header, checkpoint=where))
+        return int(row["step"])
+
+    async def _replay(self, number: int) -> None:
+        """Sends a recorded step again; the weights must come out as they did."""
+        recorded = self.run.ledger.phase(self.name, number, "trained")
+        repeated = await self._step(number)
+        if recorded is None or repeated["weights_sha256"] != recorded["weights_sha256"]:
+            raise RunError(
+                f"replaying {self.name} {number} gave weights {repeated['weights_sha256']}, the ledger has "
+                f"{recorded and recorded['weights_sha256']}: library versions, threads or processor have "
+                "changed since; resume where they are the same, or start a new run"
+            )
+        if self.run.ledger.phase(self.name, number, "published") is not None:
+            await self._publish(number)
+
+    async def _step(self, number: int) -> dict[str, Any]:
+        request = self.request_of(number)
+        request.header.CopyFrom(self._header(number, "trained", expected_step=number - 1))  # type: ignore[attr-defined]
+        result = await self.step(request)
+        self.run.time.computed(result.timing)
+        return as_row(result)
+
+    async def _publish(self, number: int) -> trainer_pb2.PublishedModel:
+        header = self._header(number, "published", expected_step=number)
+        return await self.trainer.publish(trainer_pb2.PublishRequest(header=header, number=number))
+
+    def _header(self, number: int, what: str, expected_step: int) -> types_pb2.CallHeader:
+        return self.run.header(f"{self.name}/{number}/{what}", expected_step)
+
+    def _trained_rounds(self) -> int:
+        outputs = self.run.ledger.all_phases(self.name, "trained").values()
+        return sum(1 for output in outputs if output["trained"])
+
+
+def as_row(result: trainer_pb2.StepResult) -> dict[str, Any]:
+    """A step's result as the ledger keeps it."""
+    excluded: dict[str, int] = {}
+    for row in result.excluded:
+        excluded[row.reason] = excluded.get(row.reason, 0) + 1
+    return {
+        "step": result.step,
+        "trained": result.trained,
+        "metrics": dict(result.metrics),
+        "excluded": excluded,
+        "weights_sha256": result.weights_sha256,
+        "kl_budget": trainer_pb2.KlBudget.Name(result.kl_budget).removeprefix("KL_BUDGET_").lower(),
+        "compute_seconds": result.timing.compute_seconds,
+    }
+
+
+def settings_message(kind: type[Message], values: dict[str, Any]) -> Any:
+    """A recipe's settings as the message of the same field names; nested settings likewise."""
+    message = kind()
+    for name, value in values.items():
+        if isinstance(value, dict):
+            nested = getattr(message, name)
+            nested.CopyFrom(settings_message(type(nested), value))
+        else:
+            setattr(message, name, value)
+    return message
+
+
+def begin_request(
+    run: Run, stage: str, output: str, models: list[trainer_pb2.StageModel], **settings: Any
+) -> trainer_pb2.BeginStageRequest:
+    """How a stage begins: its models, the places it writes to, and its settings under their oneof's name."""
+    return trainer_pb2.BeginStageRequest(
+        stage=stage,
+        models=models,
+        output_model=output,
+        models_uri=str(run.models),
+        checkpoints_uri=str((run.directory / "checkpoints" / stage).resolve()),
+        seed=derive(run.recipe.seed, stage, "trainer"),
+        **settings,
+    )
+
+
+def trained_model(where: types_pb2.ModelLocation) -> trainer_pb2.StageModel:
+    """The model that a stage trains."""
+    return trainer_pb2.StageModel(role=trainer_pb2.MODEL_ROLE_TRAINED, location=where)
