@@ -118,7 +118,7 @@ class PlainProgress:
             return
         figures = "".join(f" {title} {value}" for title, value in shown_metrics(metrics))
         ending = f" ({duration(left)} left)" if left and done < total else ""
-        self._write(f"  {name} {done}/{total}{figures}{ending}")
+        self._write(f"  {name} {_of(done, total)}{figures}{ending}")
 
     def note(self, text: str) -> None:
         """See Progress."""
@@ -173,10 +173,12 @@ class LiveProgress:
         left = self.pace.left(done, total) if done else None
         ending = f"{duration(left)} left" if left is not None else ""
         bar = ProgressBar(total=total or None, completed=done, width=30, pulse=not total)
-        row.add_row(
-            Text(self.title, style="bold"), bar, Text(f"{done}/{total}" if total else ""), Text(ending)
-        )
+        row.add_row(Text(self.title, style="bold"), bar, Text(_of(done, total)), Text(ending))
         self.live.update(Group(row, _figures(metrics)))
+
+
+def _of(done: int, total: int) -> str:
+    return f"{done}/{total}" if total else str(done)
 
 
 def _figures(metrics: Mapping[str, float]) -> Text:

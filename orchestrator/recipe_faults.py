@@ -93,7 +93,7 @@ def suggestion(given: str, known: Iterable[str]) -> str:
     near = get_close_matches(given, names, n=1, cutoff=0.6)
     if near:
         return f"; did you mean {near[0]}?"
-    return f"; known: {', '.join(names)}" if 0 < len(names) <= 12 else ""
+    return f"; known: {', '.join(names)}" if 0 < len(names) <= 8 else ""
 
 
 def dotted(path: Iterable[str | int]) -> str:

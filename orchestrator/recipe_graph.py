@@ -18,33 +18,33 @@ PLACEHOLDER = re.compile(r"\{([A-Za-z_]+)\}")
 PLACEHOLDERS = ("prepared", "run", "seed")
 
 
-def graph_faults(raw: dict[str, Any]) -> Iterator[Fault]:
+def graph_faults(raw: dict[str, Any]) -> list[Fault]:
     """Artifacts that nothing makes or two make, of the wrong kind, or unused; scorers that nobody hosts."""
     models = _mapping(raw.get("models"))
     made: dict[str, tuple[str, str]] = {name: ("model", f"models.{name}") for name in models}
     reward = _mapping(_mapping(raw.get("services")).get("reward"))
     learned, rules = _texts(reward.get("learned")), _mapping(reward.get("rules"))
+    faults: list[Fault] = []
     used: set[str] = set()
     for path, marker, name in marked_values(raw, (Needs, Makes, NamesScorer)):
         if isinstance(marker, Makes):
             if name in made:
-                yield path, f"{name!r} is already made by {made[name][1]}"
+                faults.append((path, f"{name!r} is already made by {made[name][1]}"))
             made.setdefault(name, (marker.kind, f"stages.{path[1]}"))
-        elif isinstance(marker, Needs):
+        elif isinstance(marker, Needs) or name in learned:
             used.add(name)
-            yield from _need_faults(path, name, marker.kinds, made)
-        elif name in learned:
-            used.add(name)
-            yield from _need_faults(path, name, ("reward",), made)
+            kinds = marker.kinds if isinstance(marker, Needs) else ("reward",)
+            faults += _need_faults(path, name, kinds, made)
         elif name not in rules:
-            yield path, f"the reward service hosts no scorer {name!r}" + suggestion(name, [*learned, *rules])
+            known = suggestion(name, [*learned, *rules])
+            faults.append((path, f"the reward service hosts no scorer {name!r}{known}"))
     for index, name in enumerate(learned):
         if name not in made:
-            path = ("services", "reward", "learned", index)
-            yield path, f"no model or stage makes {name!r}" + suggestion(name, made)
-    for name in models:
-        if name not in used:
-            yield ("models", name), "no stage uses it"
+            place = ("services", "reward", "learned", index)
+            faults.append((place, f"no model or stage makes {name!r}{suggestion(name, made)}"))
+    if not faults:  # a misspelt use would also be reported as an unused model
+        faults += [(("models", name), "no stage uses it") for name in models if name not in used]
+    return faults
 
 
 def _need_faults(
