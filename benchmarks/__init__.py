@@ -1,0 +1,1 @@
+"""Measurements: throughput of the whole loop, beside a peer, and over seeds."""
