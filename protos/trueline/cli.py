@@ -1,7 +1,8 @@
 """The `trueline` command: is a service healthy, which scorers are there, and scores for JSON lines.
 
-Results are JSON, one object a line, on standard output; faults are a sentence on standard error. Exit codes: 0 done;
-1 the call failed, or the service is not serving; 2 wrong usage or input; 3 some items came back without a score.
+Results are JSON, one object a line, on standard output; faults are a sentence on standard error. Exit
+codes: 0 done; 1 the call failed, or the service is not serving; 2 wrong usage or input; 3 some items came
+back without a score.
 """
 
 from __future__ import annotations
@@ -111,7 +112,10 @@ async def _score(options: argparse.Namespace) -> int:
 
 
 def read_items(stream: TextIO) -> Iterator[reward_pb2.ScoreItem]:
-    """An item per line; ValueError names the line that is not one. Blank lines are skipped, other keys ignored."""
+    """An item per line; ValueError names the line that is not one.
+
+    Blank lines are skipped, other keys ignored.
+    """
     for number, line in enumerate(stream, start=1):
         if not line.strip():
             continue
@@ -129,7 +133,11 @@ def read_items(stream: TextIO) -> Iterator[reward_pb2.ScoreItem]:
 
 
 def score_record(score: Any) -> dict[str, Any]:
-    """{"raw": 1.5, "normalised": 0.2, "truncated": false, "tokens": 31}, or {"error": {"reason": ..., "message": ...}}."""
+    """One line of output.
+
+    {"raw": 1.5, "normalised": 0.2, "truncated": false, "tokens": 31}
+    {"error": {"reason": "too_long", "message": "..."}}
+    """
     if not score.HasField("value"):
         return {"error": {"reason": score.error.reason, "message": score.error.message}}
     value = score.value
@@ -142,7 +150,11 @@ def score_record(score: Any) -> dict[str, Any]:
 
 
 def scorer_record(scorer: reward_pb2.Scorer) -> dict[str, Any]:
-    """{"name": "gold", "kind": "rule", "function": "..."}, or a learned scorer's version and context length."""
+    """One line of output.
+
+    {"name": "gold", "kind": "rule", "function": "worlds.helpdesk.gold:score"}
+    {"name": "proxy", "kind": "learned", "version": "reward@2", "sha256": "9f86...", "context_length": 128}
+    """
     kind = reward_pb2.ScorerKind.Name(scorer.kind).removeprefix("SCORER_KIND_").lower()
     record: dict[str, Any] = {"name": scorer.name, "kind": kind}
     if scorer.kind == reward_pb2.SCORER_KIND_RULE:
