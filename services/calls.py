@@ -29,6 +29,9 @@ FIELD_CHARACTERS = 200
 QUIET_SERVICES = ("grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection")
 
 
+_STOPPING = rich_status(grpc.StatusCode.UNAVAILABLE, "the service stops", [])
+
+
 class CallInterceptor(grpc.aio.ServerInterceptor):
     """Wraps all four kinds of handler; knows which calls run, for the drain."""
 
@@ -51,7 +54,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     def end_quiet_calls(self) -> None:
         """Ends health watches and reflection streams, which else would last as long as their clients."""
         for call in [call for call in self._running if call.quiet]:
-            call.cancel()
+            call.end()
 
     def began(self, call: Call) -> None:
         """Counts a call in."""
@@ -142,6 +145,7 @@ class Call:
         self._interceptor, self.method, self._context = interceptor, method, context
         self.quiet = method.service in QUIET_SERVICES
         self._task = asyncio.current_task()
+        self._ended_here = False
         self._began = time.perf_counter()
 
     def __getattr__(self, name: str) -> Any:
@@ -176,8 +180,9 @@ class Call:
             self._interceptor.received(self.method)
             yield request
 
-    def cancel(self) -> None:
-        """Ends the call from this side."""
+    def end(self) -> None:
+        """Ends the call from this side, with UNAVAILABLE."""
+        self._ended_here = True
         if self._task is not None:
             self._task.cancel()
 
@@ -188,7 +193,10 @@ class Call:
 
     async def __aexit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
         code, abort = self._code(error), None
-        if isinstance(error, Exception) and not isinstance(error, grpc.aio.AbortError):
+        if self._ended_here and isinstance(error, asyncio.CancelledError):
+            # grpc leaves a call open whose task was cancelled on this side: it has to be aborted.
+            code, abort = grpc.StatusCode.UNAVAILABLE, rpc_status.to_status(_STOPPING)
+        elif isinstance(error, Exception) and not isinstance(error, grpc.aio.AbortError):
             code, message, details = status_of(error)
             abort = rpc_status.to_status(rich_status(code, message, details))
             if code is grpc.StatusCode.INTERNAL:

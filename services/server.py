@@ -179,15 +179,23 @@ async def running(
 def run(service: str, build: Callable[[Host], Application], settings: ServerSettings) -> NoReturn:
     """Serves until a signal, or until standard input closes; then exits. Does not return."""
     set_up_logs(settings.log_format)
+    asyncio.run(_serve(service, build, settings))
+    raise AssertionError("_serve ends the process")
+
+
+async def _serve(service: str, build: Callable[[Host], Application], settings: ServerSettings) -> NoReturn:
     try:
-        code = asyncio.run(_serve(service, build, settings))
+        code = await _serve_until_stopped(service, build, settings)
     except Exception:
         log.exception("the service could not run", extra={"service": service})
         code = 1
+    # Here and not behind asyncio.run, which waits for threads, whose batch may take minutes yet.
     _exit(code)
 
 
-async def _serve(service: str, build: Callable[[Host], Application], settings: ServerSettings) -> int:
+async def _serve_until_stopped(
+    service: str, build: Callable[[Host], Application], settings: ServerSettings
+) -> int:
     stop = asyncio.Event()
     _watch_signals(stop)
     if settings.until_stdin_closes:
@@ -236,7 +244,7 @@ def _watch_stdin(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
 
 
 def _exit(code: int) -> NoReturn:
-    """Ends the process without waiting for worker threads, whose batch may take minutes yet."""
+    """Ends the process, threads and all."""
     logging.shutdown()
     sys.stdout.flush()
     os._exit(code)

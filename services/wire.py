@@ -6,12 +6,13 @@ A conversion that can fail takes the path of what it converts, so that an error 
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 from typing import Any
 
 from services.errors import FieldError, PreconditionError
 from services.fence import CallHeader
 from services.progress import ProgressEvent
-from services.weights import ModelVersion
+from services.weights import ModelVersion, WeightsError, path_of
 from services.work import Timing
 from trueline.v1 import types_pb2 as pb
 
@@ -86,3 +87,26 @@ def progress_to_pb(event: ProgressEvent) -> pb.Progress:
 def loaded_to_pb(version: ModelVersion, size: int, seconds: float) -> pb.LoadedModel:
     """The message that ends a LoadWeights stream."""
     return pb.LoadedModel(version=version_to_pb(version), bytes=size, seconds=seconds)
+
+
+def location_from_pb(location: pb.ModelLocation, field: str = "location") -> tuple[ModelVersion, Path]:
+    """The version that is expected and the directory it lies in. Raises FieldError for a missing part."""
+    version = version_from_pb(location.version)
+    for part in ("model", "sha256"):
+        if not getattr(version, part):
+            raise FieldError(f"{field}.version.{part}", "", "must not be empty")
+    try:
+        return version, path_of(location.uri)
+    except WeightsError:
+        limit = "must be an absolute path or a file: URI"
+        raise FieldError(f"{field}.uri", location.uri, limit) from None
+
+
+def prompt_from_pb(message: Any, field: str) -> str | list[dict[str, str]]:
+    """The `prompt` of a message that has one: a text, or turns. Raises FieldError where neither is set."""
+    which = message.WhichOneof("prompt")
+    if which is None:
+        raise FieldError(f"{field}.prompt", None, "must be text or conversation")
+    if which == "text":
+        return str(message.text)
+    return messages_from_pb(message.conversation, f"{field}.conversation")

@@ -1,0 +1,10 @@
+"""The reward service: learned scalar models and rules, hosted side by side by name.
+
+__main__.py      the process
+hosting.py       which scorers there are, what they load, when the service is ready
+service.py       the edge: messages in, messages out
+scorers.py       what a scorer is asked and what it answers
+learned.py       a scalar model as a scorer
+rules.py         a function as a scorer
+metrics.py       what it shows on /metrics
+"""

@@ -1,0 +1,158 @@
+"""A scalar model as a scorer: its own tokenizer and template, micro-batches by length, versions that swap."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from services.errors import NotReadyError
+from services.models import LoadedScalar, load_scalar
+from services.reward.scorers import (
+    UNFITTED,
+    Description,
+    Exchange,
+    Normalisation,
+    NotScored,
+    Outcome,
+    finite_score,
+)
+from services.sequences import micro_batches, pad_right
+from services.templates import TemplateError, render_exchange, template_sha256, tokenizer_sha256
+from services.weights import MANIFEST, Manifest, ModelVersion, WeightsError, describe_plain, verify
+
+BATCH_ROWS = 64
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What a load came to: the version, its size in bytes and the seconds it took."""
+
+    version: ModelVersion
+    bytes: int
+    seconds: float
+
+
+class LearnedScorer:
+    """A named place for scalar models. A load makes its version ready beside the one that serves, then swaps.
+
+    Whoever scores holds on to the `serving` it took, so that a batch is of one version however long it runs.
+    """
+
+    def __init__(self, name: str, batch_tokens: int) -> None:
+        self.name = name
+        self._batch_tokens = batch_tokens
+        self._serving: ServedModel | None = None
+
+    @property
+    def description(self) -> Description:
+        """The serving version's; of the name alone while there is none."""
+        return self._serving.description if self._serving else Description(self.name)
+
+    @property
+    def version(self) -> ModelVersion | None:
+        """The version that serves."""
+        return self._serving.description.version if self._serving else None
+
+    @property
+    def serving(self) -> ServedModel:
+        """The model that answers now. Raises NotReadyError("not_loaded") while there is none."""
+        if self._serving is None:
+            message = f"scorer {self.name!r} has no model yet; LoadWeights gives it one"
+            raise NotReadyError(message, "not_loaded")
+        return self._serving
+
+    def load_version(self, path: Path, version: ModelVersion, report: Callable[[str], None]) -> Loaded:
+        """Verifies the version in `path` and swaps it in. WeightsError leaves all as it was."""
+        return self._load(path, lambda: verify(path, version), report)
+
+    def load_directory(self, path: Path) -> Loaded:
+        """As load_version, for whatever version or plain Hugging Face directory is there."""
+        return self._load(path, lambda: describe_plain(path), lambda activity: None)
+
+    def _load(self, path: Path, check: Callable[[], Manifest], report: Callable[[str], None]) -> Loaded:
+        began = time.perf_counter()
+        report("verifying")
+        manifest = check()
+        report("loading")
+        # One assignment is the swap: before it the old version answers, after it the new one.
+        self._serving = ServedModel(self.name, load_scalar(path), manifest, path, self._batch_tokens)
+        return Loaded(manifest.version, manifest.bytes, time.perf_counter() - began)
+
+
+class ServedModel:
+    """One version of a scalar model, as a scorer."""
+
+    def __init__(
+        self, name: str, loaded: LoadedScalar, manifest: Manifest, path: Path, batch_tokens: int
+    ) -> None:
+        fitted = fitted_normalisation(manifest, path)
+        self._loaded, self._batch_tokens = loaded, batch_tokens
+        self._normalisation = fitted or UNFITTED
+        self.description = Description(
+            name,
+            version=manifest.version,
+            tokenizer_sha256=tokenizer_sha256(loaded.tokenizer),
+            template_sha256=template_sha256(loaded.tokenizer),
+            context_length=loaded.context_length,
+            normalisation=fitted,
+        )
+
+    def score(self, exchanges: Sequence[Exchange]) -> list[Outcome]:
+        """One outcome per exchange, in order; the same exchanges give the same bits.
+
+        What is longer than the context keeps its END, where the response is, and is marked truncated.
+        """
+        rendered = [self._render(exchange) for exchange in exchanges]
+        rows = {index: ids for index, ids in enumerate(rendered) if not isinstance(ids, NotScored)}
+        read = {index: ids[-self._loaded.context_length :] for index, ids in rows.items()}
+        raw = dict(zip(read, self._raw_scores(list(read.values())), strict=True))
+
+        def outcome(index: int, ids: list[int] | NotScored) -> Outcome:
+            if isinstance(ids, NotScored):
+                return ids
+            tokens = len(read[index])
+            return finite_score(raw[index], self._normalisation, truncated=tokens < len(ids), tokens=tokens)
+
+        return [outcome(index, ids) for index, ids in enumerate(rendered)]
+
+    def _render(self, exchange: Exchange) -> list[int] | NotScored:
+        fault = exchange.fault()
+        if fault is not None:
+            return fault
+        try:
+            return render_exchange(self._loaded.tokenizer, exchange.prompt, exchange.response)
+        except TemplateError as error:
+            return NotScored("template_failed", str(error)[:300])
+
+    @torch.inference_mode()
+    def _raw_scores(self, rows: list[list[int]]) -> list[float]:
+        scores = [math.nan] * len(rows)
+        device = next(self._loaded.model.parameters()).device
+        for group in micro_batches([len(row) for row in rows], rows=BATCH_ROWS, tokens=self._batch_tokens):
+            ids_BT, mask_BT = pad_right([rows[index] for index in group], self._loaded.pad_id)
+            scores_B = self._loaded.model(ids_BT.to(device), mask_BT.to(device))
+            for index, score in zip(group, scores_B.tolist(), strict=True):
+                scores[index] = score
+        return scores
+
+
+def fitted_normalisation(manifest: Manifest, path: Path) -> Normalisation | None:
+    """manifest.extra["normalisation"] as {"gain": 0.5, "bias": -1.0}; None where nothing was fitted."""
+    given = manifest.extra.get("normalisation")
+    if given is None:
+        return None
+    try:
+        fitted = Normalisation(float(given["gain"]), float(given["bias"]))
+    except (KeyError, TypeError, ValueError):
+        fault = f"extra.normalisation must hold gain and bias, not {given!r}"
+        raise WeightsError(path / MANIFEST, fault) from None
+    if not (math.isfinite(fitted.gain) and fitted.gain > 0 and math.isfinite(fitted.bias)):
+        # A gain of 0 or less would make every answer equally good, or the worst one the best.
+        fault = f"extra.normalisation must be finite with a gain above 0, not {given!r}"
+        raise WeightsError(path / MANIFEST, fault)
+    return fitted

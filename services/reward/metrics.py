@@ -1,0 +1,51 @@
+"""What the reward service shows of its own on /metrics."""
+
+from __future__ import annotations
+
+from collections import Counter as Tally
+from collections.abc import Sequence
+
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+from services.reward.scorers import Outcome, Scored
+from services.weights import ModelVersion
+
+
+class RewardMetrics:
+    """Items by outcome, tokens, and the versions served."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._items = Counter(
+            "trueline_reward_items_total",
+            "Items by what came of them: scored, or the reason why not.",
+            ("scorer", "outcome"),
+            registry=registry,
+        )
+        self._tokens = Counter(
+            "trueline_reward_tokens_total",
+            "Tokens that scorers read.",
+            ("scorer",),
+            registry=registry,
+        )
+        self._truncated = Counter(
+            "trueline_reward_truncated_items_total",
+            "Items that were longer than the scorer's context.",
+            ("scorer",),
+            registry=registry,
+        )
+        self._version = Gauge(
+            "trueline_weights_version", "Number of the version served.", ("model",), registry=registry
+        )
+
+    def observe(self, scorer: str, outcomes: Sequence[Outcome]) -> None:
+        """Counts a batch."""
+        scored = [outcome for outcome in outcomes if isinstance(outcome, Scored)]
+        words = Tally("scored" if isinstance(one, Scored) else one.reason for one in outcomes)
+        for word, count in words.items():
+            self._items.labels(scorer, word).inc(count)
+        self._tokens.labels(scorer).inc(sum(outcome.tokens for outcome in scored))
+        self._truncated.labels(scorer).inc(sum(outcome.truncated for outcome in scored))
+
+    def serves(self, scorer: str, version: ModelVersion) -> None:
+        """Notes a swap."""
+        self._version.labels(scorer).set(version.number)

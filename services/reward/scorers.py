@@ -1,0 +1,95 @@
+"""What a scorer is asked and what it answers; learned models and rules look alike from here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from services.weights import ModelVersion
+
+Prompt = str | list[dict[str, str]]
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """A prompt and an answer: Exchange("what is 2 + 2 ?", "4") or Exchange([{"role": "user", ...}], "4")."""
+
+    prompt: Prompt
+    response: str
+
+    def fault(self) -> NotScored | None:
+        """Why nobody can score this, or None: a score of nothing would be noise that trains."""
+        texts = [self.prompt] if isinstance(self.prompt, str) else [turn["content"] for turn in self.prompt]
+        if not any(text.strip() for text in texts):
+            return NotScored("empty_prompt", "the prompt is empty")
+        if not self.response.strip():
+            return NotScored("empty_response", "the response is empty")
+        return None
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A reward: Scored(raw=1.5, normalised=0.2, truncated=False, tokens=37)."""
+
+    raw: float
+    normalised: float
+    truncated: bool = False
+    tokens: int = 0
+
+
+@dataclass(frozen=True)
+class NotScored:
+    """Why there is no reward: a short stable word and a sentence."""
+
+    reason: str
+    message: str
+
+
+Outcome = Scored | NotScored
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """normalised = gain * raw + bias."""
+
+    gain: float
+    bias: float
+
+
+UNFITTED = Normalisation(1.0, 0.0)
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a scorer is; a rule has a function, a learned scorer the rest, once it is loaded."""
+
+    name: str
+    function: str = ""
+    version: ModelVersion | None = None
+    tokenizer_sha256: str = ""
+    template_sha256: str = ""
+    context_length: int = 0
+    normalisation: Normalisation | None = None
+
+
+class Scorer(Protocol):
+    """Scores exchanges, each to a reward or to the reason why there is none."""
+
+    @property
+    def description(self) -> Description:
+        """What answers."""
+
+    def score(self, exchanges: Sequence[Exchange]) -> list[Outcome]:
+        """One outcome per exchange, in order."""
+
+
+def finite_score(
+    raw: float, normalisation: Normalisation = UNFITTED, *, truncated: bool = False, tokens: int = 0
+) -> Outcome:
+    """A Scored, or NotScored("non_finite"): NaN and infinity are no rewards, before or after normalising."""
+    normalised = normalisation.gain * raw + normalisation.bias
+    if not (math.isfinite(raw) and math.isfinite(normalised)):
+        return NotScored("non_finite", f"the score is {raw}, {normalised} when normalised")
+    return Scored(raw, normalised, truncated, tokens)

@@ -1,0 +1,129 @@
+"""The reward service's edge: messages become exchanges, outcomes become messages."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import grpc
+
+from services.errors import FieldError, FieldErrors
+from services.progress import Finished, ProgressFeed
+from services.reward.hosting import Rewards
+from services.reward.learned import Loaded
+from services.reward.scorers import Description, Exchange, Outcome, Scored
+from services.wire import (
+    expected_version_from_pb,
+    fingerprint,
+    header_from_pb,
+    loaded_to_pb,
+    location_from_pb,
+    progress_to_pb,
+    prompt_from_pb,
+    timing_to_pb,
+    version_to_pb,
+)
+from trueline.v1 import reward_pb2, reward_pb2_grpc, types_pb2
+
+
+class RewardServicer(reward_pb2_grpc.RewardServiceServicer):
+    """The rpcs of trueline.v1.RewardService, and the application that the bootstrap runs."""
+
+    def __init__(self, rewards: Rewards) -> None:
+        self.rewards = rewards
+
+    def add_to(self, server: grpc.aio.Server) -> None:
+        """Adds the rpcs to a server."""
+        reward_pb2_grpc.add_RewardServiceServicer_to_server(self, server)
+
+    async def start(self) -> None:
+        """Loads models; see Rewards.start."""
+        await self.rewards.start()
+
+    async def Score(self, request: reward_pb2.ScoreRequest, context: Any) -> reward_pb2.ScoreResponse:
+        """Scores a batch with one scorer."""
+        exchanges = exchanges_from_pb(request, self.rewards.settings.max_items)
+        expected = expected_version_from_pb(request)
+        description, outcomes, timing = await self.rewards.score(request.scorer, exchanges, expected)
+        return reward_pb2.ScoreResponse(
+            scores=[score_to_pb(outcome) for outcome in outcomes],
+            scorer=scorer_to_pb(description),
+            timing=timing_to_pb(timing),
+        )
+
+    async def ListScorers(
+        self, request: reward_pb2.ListScorersRequest, context: Any
+    ) -> reward_pb2.ListScorersResponse:
+        """The scorers hosted here."""
+        scorers = [scorer_to_pb(description) for description in self.rewards.descriptions()]
+        return reward_pb2.ListScorersResponse(scorers=scorers)
+
+    async def LoadWeights(
+        self, request: reward_pb2.RewardServiceLoadWeightsRequest, context: Any
+    ) -> AsyncGenerator[reward_pb2.RewardServiceLoadWeightsResponse, None]:
+        """Swaps in a version of a learned scorer."""
+        response = reward_pb2.RewardServiceLoadWeightsResponse
+        name = self.rewards.learned_name(request.scorer)
+        version, path = location_from_pb(request.location)
+
+        async def step(progress: ProgressFeed) -> Loaded:
+            return await self.rewards.load_version(name, path, version, progress)
+
+        header = header_from_pb(request.header)
+        async for event in self.rewards.fence.stream(header, step, fingerprint("LoadWeights", request)):
+            if isinstance(event, Finished):
+                loaded = event.result
+                yield response(loaded=loaded_to_pb(loaded.version, loaded.bytes, loaded.seconds))
+            else:
+                yield response(progress=progress_to_pb(event))
+
+
+def exchanges_from_pb(request: reward_pb2.ScoreRequest, max_items: int) -> list[Exchange]:
+    """The items to score. Raises FieldErrors that name every malformed item, FieldError for their number."""
+    if not 1 <= len(request.items) <= max_items:
+        raise FieldError("items", len(request.items), f"must hold 1 to {max_items} items")
+    exchanges: list[Exchange] = []
+    faults: list[FieldError] = []
+    for index, item in enumerate(request.items):
+        try:
+            exchanges.append(_exchange_from_pb(item, f"items[{index}]"))
+        except FieldError as fault:
+            faults.append(fault)
+    if faults:
+        raise FieldErrors(faults)
+    return exchanges
+
+
+def _exchange_from_pb(item: reward_pb2.ScoreItem, field: str) -> Exchange:
+    if item.WhichOneof("prompt") == "conversation" and not item.conversation.messages:
+        return Exchange([], item.response)  # empty, and so an error of this item rather than of the call
+    return Exchange(prompt_from_pb(item, field), item.response)
+
+
+def score_to_pb(outcome: Outcome) -> types_pb2.Score:
+    """A value or an error, never both and never neither."""
+    if isinstance(outcome, Scored):
+        value = types_pb2.ScoreValue(
+            raw=outcome.raw,
+            normalised=outcome.normalised,
+            truncated=outcome.truncated,
+            tokens=outcome.tokens,
+        )
+        return types_pb2.Score(value=value)
+    return types_pb2.Score(error=types_pb2.ItemError(reason=outcome.reason, message=outcome.message))
+
+
+def scorer_to_pb(description: Description) -> reward_pb2.Scorer:
+    """The message of a scorer; what it does not have stays unset."""
+    kind = reward_pb2.SCORER_KIND_RULE if description.function else reward_pb2.SCORER_KIND_LEARNED
+    fitted = description.normalisation
+    return reward_pb2.Scorer(
+        name=description.name,
+        kind=kind,
+        version=version_to_pb(description.version) if description.version else None,
+        function=description.function,
+        tokenizer_sha256=description.tokenizer_sha256,
+        template_sha256=description.template_sha256,
+        context_length=description.context_length,
+        normalisation=reward_pb2.Normalisation(gain=fitted.gain, bias=fitted.bias) if fitted else None,
+    )
