@@ -13,6 +13,7 @@ from orchestrator.export import ExportError, export_model
 from orchestrator.launcher import REPOSITORY, LaunchError, ServiceDied
 from orchestrator.ledger import Ledger, LedgerError
 from orchestrator.payloads import PayloadError
+from orchestrator.peers import MixedVersions
 from orchestrator.progress import choose_progress
 from orchestrator.recipe import RecipeError
 from orchestrator.report import print_report, write_report
@@ -27,6 +28,7 @@ TOLD = (
     ExportError,
     LaunchError,
     LedgerError,
+    MixedVersions,
     PayloadError,
     RecipeError,
     RunError,

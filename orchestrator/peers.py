@@ -17,6 +17,10 @@ CLIENTS: dict[str, Any] = {
 }
 
 
+class MixedVersions(Exception):
+    """Replicas of one service do not serve one version; no round may start."""
+
+
 @dataclass
 class Peers:
     """Clients by service. Calls go to any ready replica; loading goes to every one of them."""
@@ -49,45 +53,58 @@ class Peers:
         self.opened.append(client)
         return client
 
-    async def serve_policy(self, location: types_pb2.ModelLocation, header: types_pb2.CallHeader) -> None:
-        """Makes every policy replica serve a version; those that do already are left alone."""
+    async def serve_policy(
+        self, location: types_pb2.ModelLocation, header: types_pb2.CallHeader
+    ) -> types_pb2.ModelVersion:
+        """Makes every policy replica serve what lies there; returns the version that they came to serve."""
+        request = policy_pb2.PolicyServiceLoadWeightsRequest(header=header, location=location)
 
-        async def load(replica: PolicyClient) -> None:
-            served = (await replica.get_policy()).version
-            if served != location.version:
-                await replica.load_weights(
-                    policy_pb2.PolicyServiceLoadWeightsRequest(header=header, location=location)
-                )
+        async def serve(replica: PolicyClient) -> types_pb2.ModelVersion:
+            if not is_named(location, (await replica.get_policy()).version):
+                return (await replica.load_weights(request)).version
+            return location.version
 
-        await in_parallel(load(replica) for replica in self.policy_replicas)
+        return the_one(await in_parallel(serve(replica) for replica in self.policy_replicas))
 
-    async def serve_reference(self, location: types_pb2.ModelLocation, header: types_pb2.CallHeader) -> None:
-        """Makes every reference replica serve a version."""
+    async def serve_reference(
+        self, location: types_pb2.ModelLocation, header: types_pb2.CallHeader
+    ) -> types_pb2.ModelVersion:
+        """Makes every reference replica serve what lies there."""
+        request = reference_pb2.ReferenceServiceLoadWeightsRequest(header=header, location=location)
 
-        async def load(replica: ReferenceClient) -> None:
-            served = (await replica.get_reference()).version
-            if served != location.version:
-                await replica.load_weights(
-                    reference_pb2.ReferenceServiceLoadWeightsRequest(header=header, location=location)
-                )
+        async def serve(replica: ReferenceClient) -> types_pb2.ModelVersion:
+            if not is_named(location, (await replica.get_reference()).version):
+                return (await replica.load_weights(request)).version
+            return location.version
 
-        await in_parallel(load(replica) for replica in self.reference_replicas)
+        return the_one(await in_parallel(serve(replica) for replica in self.reference_replicas))
 
     async def serve_reward(
         self, scorer: str, location: types_pb2.ModelLocation, header: types_pb2.CallHeader
-    ) -> None:
-        """Makes every reward replica serve a version of one learned scorer."""
+    ) -> types_pb2.ModelVersion:
+        """Makes every reward replica serve what lies there as one of its learned scorers."""
+        request = reward_pb2.RewardServiceLoadWeightsRequest(header=header, scorer=scorer, location=location)
 
-        async def load(replica: RewardClient) -> None:
+        async def serve(replica: RewardClient) -> types_pb2.ModelVersion:
             hosted = {each.name: each.version for each in (await replica.list_scorers()).scorers}
-            if hosted.get(scorer) != location.version:
-                await replica.load_weights(
-                    reward_pb2.RewardServiceLoadWeightsRequest(
-                        header=header, scorer=scorer, location=location
-                    )
-                )
+            if not is_named(location, hosted.get(scorer, types_pb2.ModelVersion())):
+                return (await replica.load_weights(request)).version
+            return location.version
 
-        await in_parallel(load(replica) for replica in self.reward_replicas)
+        return the_one(await in_parallel(serve(replica) for replica in self.reward_replicas))
+
+
+def is_named(location: types_pb2.ModelLocation, served: types_pb2.ModelVersion) -> bool:
+    """True when the location names the version that is served. A plain directory is named by nothing."""
+    return location.HasField("version") and location.version == served
+
+
+def the_one(versions: list[types_pb2.ModelVersion]) -> types_pb2.ModelVersion:
+    """The version that all replicas came to serve. MixedVersions when they differ."""
+    if any(version != versions[0] for version in versions):
+        served = ", ".join(f"{each.model}@{each.number} ({each.sha256[:12]})" for each in versions)
+        raise MixedVersions(f"replicas serve different versions: {served}")
+    return versions[0]
 
 
 async def in_parallel(work: Iterable[Awaitable[Any]]) -> list[Any]:

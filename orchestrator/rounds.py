@@ -20,8 +20,8 @@ async def ppo_round(stage: PpoRounds, number: int) -> bool:
     if stage.over_budget(trained):
         await stage.roll_back(number, trained)
         return False
-    version = await stage.publish(number)
-    await stage.serve(version)
+    await stage.publish(number)
+    await stage.serve()
     await stage.commit(number, trained)
     return True
 

@@ -34,6 +34,7 @@ class Run:
     progress: Progress
     time: Timekeeper = field(default_factory=Timekeeper)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    loads: int = 0
 
     @property
     def name(self) -> str:
@@ -57,8 +58,8 @@ class Run:
         if row is not None:
             return location(model, row)
         if model in self.recipe.models:
-            plain = types_pb2.ModelVersion(model=model)  # number 0: no manifest vouches for it
-            return types_pb2.ModelLocation(version=plain, uri=str(Path(self.recipe.models[model]).resolve()))
+            # No version: whoever loads a plain directory names it by the digest of what it finds.
+            return types_pb2.ModelLocation(uri=str(Path(self.recipe.models[model]).resolve()))
         raise RunError(f"model {model!r} has no version yet and the recipe names no directory for it")
 
     async def durable(
@@ -83,35 +84,39 @@ class Run:
             self.time.count(phase, since.start)
             self.ledger.finish_phase(stage, number, phase, output)
 
-    async def serve_policy(self, model: str) -> types_pb2.ModelLocation:
-        """Makes the policy service serve a model's newest version; returns where it lies."""
+    async def serve_policy(self, model: str) -> types_pb2.ModelVersion:
+        """Makes the policy service serve a model's newest version; returns which that is."""
         where = self.locate(model)
-        await self.peers.serve_policy(where, self.header(f"serve/policy/{version_name(where.version)}"))
-        return where
+        return await self.peers.serve_policy(where, self._load_header(name_of(model, where)))
 
-    async def serve_reference(self, model: str) -> types_pb2.ModelLocation:
+    async def serve_reference(self, model: str) -> types_pb2.ModelVersion:
         """Makes the reference service serve a model's newest version."""
         where = self.locate(model)
-        await self.peers.serve_reference(where, self.header(f"serve/reference/{version_name(where.version)}"))
-        return where
+        return await self.peers.serve_reference(
+            where, self.header(f"serve/reference/{name_of(model, where)}")
+        )
 
     async def serve_scorer(self, scorer: str) -> None:
         """Makes the reward service serve the newest version of a learned scorer; a rule needs nothing."""
         if scorer in self.recipe.services.reward.learned:
             where = self.locate(scorer)
-            header = self.header(f"serve/reward/{version_name(where.version)}")
-            await self.peers.serve_reward(scorer, where, header)
+            await self.peers.serve_reward(scorer, where, self._load_header(name_of(scorer, where)))
+
+    def _load_header(self, version: str) -> types_pb2.CallHeader:
+        """A header for loading. Each load is a new request: going back to a version is no repeat of it."""
+        self.loads += 1
+        return self.header(f"load/{self.ledger.epoch}/{self.loads}/{version}")
+
+
+def name_of(model: str, where: types_pb2.ModelLocation) -> str:
+    """A version as a person reads it: policy@12, or start@0 for a plain directory."""
+    return f"{model}@{where.version.number}"
 
 
 def location(model: str, row: dict[str, Any]) -> types_pb2.ModelLocation:
     """Where a version lies, from its ledger row."""
     version = types_pb2.ModelVersion(model=model, number=row["number"], sha256=row["sha256"])
     return types_pb2.ModelLocation(version=version, uri=row["uri"])
-
-
-def version_name(version: types_pb2.ModelVersion) -> str:
-    """A version as a person reads it, such as policy@12."""
-    return f"{version.model}@{version.number}"
 
 
 class Stopwatch:

@@ -27,7 +27,7 @@ async def run_collect(run: Run, name: str, settings: CollectStage) -> dict[str, 
     samples = settings.samples_per_prompt
 
     async def label(index: int, rows: Sequence[Row]) -> list[dict[str, Any]]:
-        rollouts = await sampler.chunk(index, rows, samples, policy.version)
+        rollouts = await sampler.chunk(index, rows, samples, policy)
         answered = [row for row in rows for _ in range(samples)]
         scores = values(
             await score(run, settings.label.scorer, answered, [r.response_text for r in rollouts])
@@ -62,7 +62,7 @@ async def run_collect(run: Run, name: str, settings: CollectStage) -> dict[str, 
         "prompts": len(rows),
         "comparisons": sum(len(row["preferences"]) for row in rows),
         "held_out_prompts": len(held_out),
-        "policy": policy.version.model,
+        "policy": settings.policy,
     }
 
 

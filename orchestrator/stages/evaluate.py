@@ -37,7 +37,7 @@ async def run_evaluate(run: Run, name: str, settings: EvaluateStage) -> dict[str
         await run.serve_scorer(scorer)
     sampled, scored = {}, {}
     for role, model in (("before", settings.before), ("after", settings.after)):
-        sampled[role] = await sample(run, name, role, model, settings, prompts, reference.version)
+        sampled[role] = await sample(run, name, role, model, settings, prompts, reference)
         texts = [each.response_text for each in sampled[role]]
         scored[role] = {
             each: await score_all(run, scorer, prompts, texts) for each, scorer in scorers.items()
@@ -72,7 +72,7 @@ async def sample(
         sampler = Sampler(run, name, 1, settings.sampling, derive(run.recipe.seed, name), label=f"{role}-")
 
         async def fill(index: int, rows: Sequence[Row]) -> list[types_pb2.Rollout]:
-            rollouts = await sampler.chunk(index, rows, 1, policy.version)
+            rollouts = await sampler.chunk(index, rows, 1, policy)
             await reference_logprobs(run, rollouts, reference)
             return rollouts
 

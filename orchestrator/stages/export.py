@@ -5,7 +5,7 @@ from typing import Any
 
 from orchestrator.export import export_model
 from orchestrator.recipe_stages import ExportStage
-from orchestrator.run import Run, version_name
+from orchestrator.run import Run, name_of
 
 
 async def run_export(run: Run, name: str, settings: ExportStage) -> dict[str, Any]:
@@ -14,8 +14,8 @@ async def run_export(run: Run, name: str, settings: ExportStage) -> dict[str, An
     directory = Path(settings.directory)
 
     async def produce() -> dict[str, Any]:
-        export_model(Path(where.uri), directory, model_card(run, version_name(where.version)))
-        return {"directory": str(directory), "model": version_name(where.version)}
+        export_model(Path(where.uri), directory, model_card(run, name_of(settings.model, where)))
+        return {"directory": str(directory), "model": name_of(settings.model, where)}
 
     return await run.durable(name, 1, "exported", produce)
 

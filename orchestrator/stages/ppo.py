@@ -36,8 +36,8 @@ class PpoRounds:
         self.seed = derive(run.recipe.seed, name)
         self.prompts = read_prompts(Path(settings.prompts))
         self.gold_prompts = read_prompts(Path(settings.gold_prompts)) if settings.gold_prompts else []
-        self.policy = run.locate(settings.policy)
-        self.reference = run.locate(settings.reference)
+        self.policy = types_pb2.ModelVersion()
+        self.reference = types_pb2.ModelVersion()
         self.training = TrainingStage(
             run,
             name,
@@ -52,17 +52,15 @@ class PpoRounds:
     async def begin(cls, run: Run, name: str, settings: PpoStage) -> "PpoRounds":
         """Brings every service to where the ledger stands."""
         stage = cls(run, name, settings)
-        newest = run.ledger.latest_version(settings.output)
-        await in_parallel(
+        newest = settings.output if run.ledger.latest_version(settings.output) else settings.policy
+        stage.policy, stage.reference, _, _ = await in_parallel(
             [
+                run.serve_policy(newest),
                 run.serve_reference(settings.reference),
                 run.serve_scorer(settings.scorer),
                 stage.training.recover(),
             ]
         )
-        if newest is not None:
-            stage.policy = location(settings.output, newest)
-        await run.serve_policy(settings.output if newest else settings.policy)
         return stage
 
     def rounds_left(self) -> range:
@@ -94,14 +92,14 @@ class PpoRounds:
         async def fill(index: int, rows: Sequence[Row]) -> list[types_pb2.Rollout]:
             nonlocal kept
             samples = self.settings.samples_per_prompt
-            rollouts = await sampler.chunk(index, rows, samples, self.policy.version)
+            rollouts = await sampler.chunk(index, rows, samples, self.policy)
             kept += 1
             if kept == len(chunks):
                 self.run.mark(self.name, number, "sampled", {"chunks": kept}, self.watch)
             answered = [row for row in rows for _ in range(samples)]
             await in_parallel(
                 [
-                    reference_logprobs(self.run, rollouts, self.reference.version),
+                    reference_logprobs(self.run, rollouts, self.reference),
                     score_rollouts(self.run, self.settings.scorer, answered, rollouts),
                 ]
             )
@@ -129,11 +127,10 @@ class PpoRounds:
         await self.training.checkpoint(number, last=self.settings.rounds)
         return version
 
-    async def serve(self, version: types_pb2.ModelLocation) -> None:
-        """Makes every policy replica serve the version; the next round's calls refuse any other."""
+    async def serve(self) -> None:
+        """Makes every policy replica serve the new version; the next round's calls refuse any other."""
         with self.run.time.phase("served"):
-            await self.run.serve_policy(self.settings.output)
-        self.policy = version
+            self.policy = await self.run.serve_policy(self.settings.output)
 
     async def commit(self, number: int, trained: Phase) -> None:
         """Closes the round: what it measured and where its time went."""
@@ -175,7 +172,7 @@ class PpoRounds:
                 number,
             )
             return {
-                "good": good.version.number,
+                "good": good_round,
                 "number": version.number,
                 "kl": trained["metrics"].get("kl_reference_k1"),
             }
@@ -185,7 +182,7 @@ class PpoRounds:
         self.run.ledger.roll_back_rounds(self.name, after=good_round)
         self.run.ledger.note(
             f"{self.name}: round {number} measured a KL at the hard budget; rolled back to version "
-            f"{good.version.number} as version {number}, and stopped"
+            f"{good_round} as version {number}, and stopped"
         )
 
     def result(self) -> dict[str, Any]:
@@ -208,7 +205,7 @@ class PpoRounds:
             sampler = Sampler(self.run, self.name, number, self.settings.sampling, seed, label="gold-")
             chunks = cut(prompts, self.settings.prompts_per_chunk)
             filled = await in_parallel(
-                sampler.chunk(index, rows, 1, self.policy.version) for index, rows in enumerate(chunks)
+                sampler.chunk(index, rows, 1, self.policy) for index, rows in enumerate(chunks)
             )
             texts = [each.response_text for rollouts in filled for each in rollouts]
             assert self.settings.gold_scorer is not None
