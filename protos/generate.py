@@ -1,12 +1,14 @@
 """Writes the modules generated from the protos, beside them.
 
-    python protos/generate.py                # in an environment of its own, as `make protos` does
-    python protos/generate.py --output DIR   # elsewhere, for the test that the committed ones are fresh
+    python protos/generate.py                    # in an environment that has the tools
+    python protos/generate.py --environment DIR  # in an environment of its own, as `make protos` does
+    python protos/generate.py --output DIR       # elsewhere, for the test that the committed ones are fresh
 
-The generator is the oldest that works, because generated code refuses a protobuf older than the one it was made for,
-and outsiders pin old ones. 1.62.3 is the last whose output runs with protobuf 4: from 1.63 on the modules ask for
-protobuf 5 and grpcio of the same minor. Its output runs on every protobuf from 4.21 to 7 and every grpcio from 1.49 on
-(tests/wire/test_outsider.py is run at both ends). Wheels of it exist for Python 3.8 to 3.12.
+Outsiders pin old versions of grpcio and protobuf, so the tool is grpcio-tools 1.62.3: the newest whose
+output asks nothing of what it runs with. 1.63 warns of every grpcio older than itself, and from 1.65 on
+that is an error, and protobuf older than 5.26 is one too. What 1.62.3 writes runs from grpcio 1.49.1 (the
+oldest with wheels for Python 3.11) and protobuf 4.21.6 (the oldest 4 that googleapis-common-protos accepts)
+to grpcio 1.85 and protobuf 7, and tests/wire/test_outsider.py calls a service at both ends.
 """
 
 from __future__ import annotations
@@ -20,8 +22,9 @@ from pathlib import Path
 
 PROTOS = Path(__file__).resolve().parent
 # setuptools: grpcio-tools 1.62 imports pkg_resources, which setuptools 81 dropped.
-TOOLS = ["grpcio-tools==1.62.3", "protobuf==4.25.9", "setuptools<81"]
-PYTHONS = [(3, 8), (3, 9), (3, 10), (3, 11), (3, 12)]
+TOOLS = ["grpcio-tools==1.62.3", "grpcio==1.62.3", "protobuf==4.25.9", "setuptools<81"]
+# For these the pinned tools have wheels.
+PYTHONS = [(3, 10), (3, 11), (3, 12)]
 
 
 def main() -> int:
@@ -53,7 +56,7 @@ def _in_environment(environment: Path, output: Path) -> int:
     if not (environment / "installed").exists():
         if sys.version_info[:2] not in PYTHONS:
             print(
-                f"no wheel of {TOOLS[0]} for Python {sys.version.split()[0]}; use 3.8 to 3.12",
+                f"no wheel of {TOOLS[0]} for Python {sys.version.split()[0]}; use 3.10, 3.11 or 3.12",
                 file=sys.stderr,
             )
             return 2

@@ -1,0 +1,87 @@
+"""Another system: a clean environment with the wheel alone scores a batch, at both ends of what the wheel allows."""
+
+import re
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+
+from tests.wire.scripted_services import ScriptedReward, serve
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# Two replicas and a refusal that is tried again (old grpc must understand the service config), and an error.
+LONGER_SCRIPT = """
+import asyncio, sys, trueline
+async def main():
+    async with trueline.RewardClient(sys.argv[1:]) as reward:
+        await trueline.wait_until_ready(reward, timeout=20)
+        scores = [(await reward.score("length", [("p", "abc")])).scores[0].value.raw for _ in range(8)]
+        print(scores == [3.0] * 8)
+        try:
+            await reward.score("length", [("p", "x" * (65 * 1024 * 1024))])
+        except trueline.CallError as error:
+            print(error.code.name, error.retryable)
+asyncio.run(main())
+"""
+
+
+def readme_example() -> str:
+    """The first Python block of the client's README: what an outsider pastes."""
+    text = (ROOT / "protos/README.md").read_text(encoding="utf-8")
+    return re.search(r"```python\n(.*?)```", text, re.DOTALL).group(1)
+
+
+@pytest.fixture
+def declared_floors(project) -> list[str]:
+    """The oldest versions that pyproject.toml allows, as pins."""
+    return [re.sub(r">=([\d.]+).*", r"==\1", need) for need in project["dependencies"]]
+
+
+def clean_environment(folder: Path, *installs: str | Path) -> Path:
+    """A new virtual environment with these packages; the path of its python."""
+    venv.create(folder, with_pip=True)
+    python = folder / "bin" / "python"
+    pip = [python, "-m", "pip", "install", "--quiet", "--only-binary=:all:", *installs]
+    installed = subprocess.run([str(each) for each in pip], capture_output=True, text=True)
+    assert installed.returncode == 0, installed.stderr
+    return python
+
+
+async def check(python: Path, program) -> None:
+    """Runs the README's five lines, the longer script, and the command, against scripted servers."""
+    async with serve(ScriptedReward, "length") as one, serve(ScriptedReward, "length") as two:
+        example = readme_example().replace("localhost:50053", one.address)
+        assert len(example.strip().splitlines()) == 5
+        ran = await program(python, "-W", "error", "-c", example)
+        assert ran.code == 0 and "raw: 28" in ran.out, ran.err
+
+        one.script.refuse = 1
+        ran = await program(python, "-c", LONGER_SCRIPT, one.address, two.address)
+        assert ran.out.split() == ["True", "RESOURCE_EXHAUSTED", "False"], ran.err
+        assert one.script.calls.count("Score") > 1 and two.script.calls.count("Score") > 1
+
+        item = '{"prompt": "p", "response": "abcd"}'
+        ran = await program(python.parent / "trueline", "score", one.address, stdin=item)
+        assert '"raw": 4.0' in ran.out, ran.err
+
+
+async def test_an_outsider_with_the_newest_packages_scores_a_batch_in_five_lines(wheel, tmp_path, program):
+    python = clean_environment(tmp_path / "venv", wheel)
+    listed = await program(python, "-m", "pip", "list", "--format=freeze")
+    names = {line.partition("=")[0].lower() for line in listed.out.split()}
+    assert not names & {"torch", "numpy", "transformers"}
+    await check(python, program)
+
+
+async def test_an_outsider_with_the_oldest_packages_scores_a_batch_in_five_lines(
+    wheel, tmp_path, program, declared_floors
+):
+    if sys.version_info[:2] > (3, 11):
+        pytest.skip(f"the oldest grpcio allowed has no wheels for Python {sys.version.split()[0]}")
+    python = clean_environment(tmp_path / "venv", wheel, *declared_floors)
+    listed = await program(python, "-m", "pip", "list", "--format=freeze")
+    assert set(declared_floors) <= set(listed.out.split())
+    await check(python, program)
