@@ -57,7 +57,7 @@ def test_a_vague_name_is_found(tmp_path, name):
     [
         "cd /" + "home/somebody/trueline",
         "open('/" + "work/x.py')",
-        "--index-url https://" + "pypi.org/simple",
+        "--index-url https://" + "pypi" + ".org/simple",
     ],
 )
 def test_a_machine_path_and_a_registry_are_found(tmp_path, line):

@@ -1,4 +1,4 @@
-"""Another system: a clean environment with the wheel alone scores a batch, at both ends of what the wheel allows."""
+"""Another system: a clean environment with the wheel alone scores a batch, at both ends of its ranges."""
 
 import re
 import subprocess
