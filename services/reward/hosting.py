@@ -1,7 +1,7 @@
 """The reward service's inside: which scorers it hosts, how they come by their models, when it is ready.
 
 Ready means that at least one scorer can answer: a run scores with its rules before it has a reward model. A
-learned scorer without a model is UNAVAILABLE ("not_loaded") by itself, and a failed load takes nothing away.
+learned scorer without a model refuses its own calls ("not_loaded"), and a failed load takes nothing away.
 """
 
 from __future__ import annotations
@@ -39,7 +39,11 @@ class Rewards:
         self.settings, self.fence = settings, Fence()
         self._host = host
         self._rules = {name: RuleScorer(name, function) for name, function in settings.rules}
-        self._learned = {name: LearnedScorer(name, settings.batch_tokens) for name, _ in settings.learned}
+        followed = {name for name, _ in settings.follow}
+        self._learned = {
+            name: LearnedScorer(name, settings.batch_tokens, comes_by_itself=bool(path) or name in followed)
+            for name, path in settings.learned
+        }
         # Loads wait for each other and not for scores, nor scores for them.
         self._loading = Work(threads=1)
         self._metrics = RewardMetrics(host.registry)
@@ -54,8 +58,8 @@ class Rewards:
     ) -> tuple[Description, list[Outcome], Timing]:
         """What the scorer of that name says, and which version of it said so.
 
-        Raises FieldError for an unknown name, NotReadyError for a scorer without a model, and
-        PreconditionError("wrong_version") when another version than `expected` answers.
+        Raises FieldError for an unknown name, NotReadyError or PreconditionError ("not_loaded") for a
+        scorer without a model, PreconditionError("wrong_version") when it serves another than `expected`.
         """
         scorer = self._answering(name)
         description = scorer.description

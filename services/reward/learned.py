@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from services.errors import NotReadyError
+from services.errors import NotReadyError, PreconditionError
 from services.models import LoadedScalar, load_scalar
 from services.reward.scorers import (
     UNFITTED,
@@ -43,8 +43,9 @@ class LearnedScorer:
     Whoever scores holds on to the `serving` it took, so that a batch is of one version however long it runs.
     """
 
-    def __init__(self, name: str, batch_tokens: int) -> None:
+    def __init__(self, name: str, batch_tokens: int, *, comes_by_itself: bool) -> None:
         self.name = name
+        self._comes_by_itself = comes_by_itself
         self._batch_tokens = batch_tokens
         self._serving: ServedModel | None = None
 
@@ -60,11 +61,16 @@ class LearnedScorer:
 
     @property
     def serving(self) -> ServedModel:
-        """The model that answers now. Raises NotReadyError("not_loaded") while there is none."""
-        if self._serving is None:
-            message = f"scorer {self.name!r} has no model yet; LoadWeights gives it one"
-            raise NotReadyError(message, "not_loaded")
-        return self._serving
+        """The model that answers now.
+
+        While there is none, "not_loaded": NotReadyError where a retry will find one, for it is on its way,
+        and PreconditionError where it takes a LoadWeights.
+        """
+        if self._serving is not None:
+            return self._serving
+        if self._comes_by_itself:
+            raise NotReadyError(f"scorer {self.name!r} has no model yet", "not_loaded")
+        raise PreconditionError("not_loaded", f"scorer {self.name!r} has no model; LoadWeights gives it one")
 
     def load_version(self, path: Path, version: ModelVersion, report: Callable[[str], None]) -> Loaded:
         """Verifies the version in `path` and swaps it in. WeightsError leaves all as it was."""
