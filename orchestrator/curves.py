@@ -116,6 +116,8 @@ def _draw_panel(axis: Any, panel: Panel, rounds: Rounds, report: Mapping[str, An
     axis.set_xlabel("round", fontsize=8)
     axis.set_ylabel(panel.unit, fontsize=8)
     axis.tick_params(labelsize=8)
+    if panel.title == "Time":
+        axis.set_ylim(bottom=0)
     axis.grid(alpha=0.25)
     axis.spines[["top", "right"]].set_visible(False)
     if len(axis.get_legend_handles_labels()[1]) > 1:

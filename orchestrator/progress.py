@@ -16,13 +16,10 @@ SHOWN = (
     ("loss", "loss"),
     ("accuracy", "accuracy"),
     ("score_mean", "reward"),
-    ("reward", "reward"),
     ("gold", "gold"),
-    ("kl_k1", "KL"),
-    ("kl", "KL"),
+    ("kl_reference_k1", "KL"),
     ("entropy", "entropy"),
     ("response_tokens_mean", "length"),
-    ("length", "length"),
     ("tokens_per_second", "tokens/s"),
 )
 LINES_PER_STAGE = 10  # plain lines that a stage's steps may take
@@ -54,12 +51,18 @@ def choose_progress(stream: TextIO | None = None) -> Progress:
 
 
 def shown_metrics(metrics: Mapping[str, float]) -> list[tuple[str, str]]:
-    """[("reward", "0.52"), ("KL", "1.3")]: the metrics a person watches, as they are known by now."""
-    found: dict[str, str] = {}
-    for key, title in SHOWN:
-        if metrics.get(key) is not None:
-            found.setdefault(title, compact(metrics[key]))
-    return list(found.items())
+    """[("reward", "0.52"), ("KL", "1.3")]: the metrics a person watches."""
+    known = {**_generation_rate(metrics), **metrics}
+    return [(title, compact(known[key])) for key, title in SHOWN if known.get(key) is not None]
+
+
+def _generation_rate(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Generated tokens per second of the whole step, training included."""
+    try:
+        tokens = metrics["rollouts"] * metrics["response_tokens_mean"]
+        return {"tokens_per_second": tokens / metrics["seconds"]}
+    except (KeyError, ZeroDivisionError):
+        return {}
 
 
 def compact(value: float) -> str:
@@ -104,19 +107,21 @@ class PlainProgress:
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
         self.pace = Pace()
+        self.known: dict[str, float] = {}  # gold is measured in some rounds only
 
     def stage_started(self, name: str, kind: str, index: int, count: int, total_steps: int) -> None:
         """See Progress."""
-        self.pace = Pace()
+        self.pace, self.known = Pace(), {}
         steps = f", {total_steps} steps" if total_steps else ""
         self._write(f"stage {index}/{count} {name}" + (f" ({kind}{steps})" if kind != name or steps else ""))
 
     def step_done(self, name: str, done: int, total: int, metrics: Mapping[str, float]) -> None:
         """See Progress."""
+        self.known.update(metrics)
         left = self.pace.left(done, total)
         if done != total and done % max(1, -(-total // LINES_PER_STAGE)) != 0:
             return
-        figures = "".join(f" {title} {value}" for title, value in shown_metrics(metrics))
+        figures = "".join(f" {title} {value}" for title, value in shown_metrics(self.known))
         ending = f" ({duration(left)} left)" if left and done < total else ""
         self._write(f"  {name} {_of(done, total)}{figures}{ending}")
 
@@ -144,16 +149,18 @@ class LiveProgress:
         self.live = Live(console=console, refresh_per_second=4, transient=True)
         self.pace = Pace()
         self.title = ""
+        self.known: dict[str, float] = {}  # gold is measured in some rounds only
         self.live.start()
 
     def stage_started(self, name: str, kind: str, index: int, count: int, total_steps: int) -> None:
         """See Progress."""
-        self.pace, self.title = Pace(), f"stage {index}/{count} {name}"
-        self._show(0, total_steps, {})
+        self.pace, self.known, self.title = Pace(), {}, f"stage {index}/{count} {name}"
+        self._show(0, total_steps)
 
     def step_done(self, name: str, done: int, total: int, metrics: Mapping[str, float]) -> None:
         """See Progress."""
-        self._show(done, total, metrics)
+        self.known.update(metrics)
+        self._show(done, total)
 
     def note(self, text: str) -> None:
         """See Progress."""
@@ -168,13 +175,13 @@ class LiveProgress:
         """See Progress."""
         self.live.stop()
 
-    def _show(self, done: int, total: int, metrics: Mapping[str, float]) -> None:
+    def _show(self, done: int, total: int) -> None:
         row = Table.grid(padding=(0, 1))
         left = self.pace.left(done, total) if done else None
         ending = f"{duration(left)} left" if left is not None else ""
         bar = ProgressBar(total=total or None, completed=done, width=30, pulse=not total)
         row.add_row(Text(self.title, style="bold"), bar, Text(_of(done, total)), Text(ending))
-        self.live.update(Group(row, _figures(metrics)))
+        self.live.update(Group(row, _figures(self.known)))
 
 
 def _of(done: int, total: int) -> str:

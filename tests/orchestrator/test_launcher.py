@@ -20,6 +20,7 @@ from orchestrator.launcher import (
     service_children,
 )
 from orchestrator.recipe_settings import Services
+from trueline import RewardClient
 
 # A service as far as its orchestrator can tell: binds (says so), obeys SIGTERM, ends when stdin does.
 CHILD = """
@@ -164,3 +165,22 @@ async def test_addresses_that_are_given_are_connected_to_and_nothing_is_launched
     async with LocalServices(Services.model_validate(given), tmp_path) as local:
         assert local.addresses["trainer"] == ["trainer:1"]
         assert local.pids == {} and not local.died.done()
+
+
+async def test_a_real_service_answers_and_ends_when_its_pipe_closes(tmp_path: Path) -> None:
+    rules = {"gold": "worlds.helpdesk.gold:score"}
+    services = Services.model_validate({"reward": {"rules": rules}})
+    async with LocalServices(services, tmp_path, only=frozenset({"reward"})) as local:
+        async with RewardClient(local.addresses["reward"]) as reward:
+            prompt, response = (
+                "my red lamp from monday arrived broken .",
+                "please hold on . it was your own fault .",
+            )
+            scored = await reward.score(items=[(prompt, response)], scorer="gold")
+        assert scored.scores[0].value.raw == pytest.approx(-1.15)
+        assert local.peak_memory_bytes()["reward-0"] > 10_000_000
+        process = local._processes.started[0].process
+        assert process.stdin is not None
+        process.stdin.close()  # what the kernel does to the pipe of an orchestrator that is killed
+        with pytest.raises(ServiceDied, match="reward-0 ended"):
+            await asyncio.wait_for(local.died, 5)

@@ -26,7 +26,12 @@ class Terminal(io.StringIO):
 def told(display: Progress, steps: int = 60) -> None:
     display.stage_started("align", "ppo", 5, 7, steps)
     for step in range(1, steps + 1):
-        metrics = {"score_mean": 0.5, "kl_k1": 1.25, "clip_fraction": 0.1, "tokens_per_second": 12345.6}
+        metrics = {
+            "score_mean": 0.5,
+            "kl_reference_k1": 1.25,
+            "clip_fraction": 0.1,
+            "tokens_per_second": 12345.6,
+        }
         display.step_done("align", step, steps, metrics)
     display.note("KL budget: warning at 8.1 nats")
     display.stage_finished("align", 75.2)
@@ -65,7 +70,7 @@ def test_the_live_display_shows_stage_step_and_the_watched_metrics() -> None:
     console = Console(file=io.StringIO(), width=120, force_terminal=True, color_system=None)
     display = LiveProgress(console)
     display.stage_started("align", "ppo", 5, 7, 60)
-    display.step_done("align", 6, 60, {"score_mean": 0.5, "gold": 2.25, "kl_k1": 1.25})
+    display.step_done("align", 6, 60, {"score_mean": 0.5, "gold": 2.25, "kl_reference_k1": 1.25})
     with console.capture() as capture:
         console.print(display.live.get_renderable())
     display.close()
@@ -90,8 +95,21 @@ def test_an_unknown_number_of_steps_and_unknown_metrics_are_no_trouble() -> None
     assert stream.getvalue().splitlines() == ["stage 7/7 export", "  export 1 gold none"]
 
 
-def test_metrics_are_shown_once_under_a_persons_name() -> None:
-    assert shown_metrics({"kl_k1": 1.0, "kl": 2.0, "score_mean": 0.25}) == [("reward", "0.25"), ("KL", "1")]
+def test_a_metric_that_is_not_measured_in_every_step_stays_known_within_its_stage() -> None:
+    stream = io.StringIO()
+    display = PlainProgress(stream)
+    display.stage_started("ppo", "ppo", 1, 2, 2)
+    display.step_done("ppo", 1, 2, {"gold": 2.5})
+    display.step_done("ppo", 2, 2, {"entropy": 1.0})
+    display.stage_started("more", "ppo", 2, 2, 1)
+    display.step_done("more", 1, 1, {"entropy": 0.5})
+    lines = stream.getvalue().splitlines()
+    assert lines[2] == "  ppo 2/2 gold 2.5 entropy 1" and lines[4] == "  more 1/1 entropy 0.5"
+
+
+def test_the_rate_of_generation_is_of_the_whole_step() -> None:
+    metrics = {"rollouts": 128.0, "response_tokens_mean": 15.0, "seconds": 1.5}
+    assert shown_metrics(metrics) == [("length", "15"), ("tokens/s", "1,280")]
 
 
 def test_figures_are_short() -> None:
