@@ -10,6 +10,10 @@ from torch import Tensor, nn
 
 TokenRows = Sequence[Sequence[int]]
 
+# Of a micro-batch without gradients, padding included: large enough to fill the cores, small enough that the
+# logits of a 150k-token vocabulary stay near a gigabyte.
+_TOKENS_AT_ONCE = 2048
+
 
 def pad_right(rows: TokenRows, pad_id: int) -> tuple[Tensor, Tensor]:
     """(ids_BT, mask_BT) with the padding behind: [[5, 6], [7]] -> [[5, 6], [7, pad]]."""
@@ -123,6 +127,21 @@ def response_logprobs(
     if not want_entropy:
         return logprobs_BR, mask_BR
     return logprobs_BR, mask_BR, at_responses(token_entropy(logits_BKV, temperature))
+
+
+@torch.inference_mode()
+def score_rows(
+    model: nn.Module, prompt_rows: TokenRows, response_rows: TokenRows, temperature: float, pad_id: int
+) -> list[list[float]]:
+    """Log-probs of each row's response tokens as lists, without gradients, rows of like length together."""
+    lengths = [len(p) + len(r) for p, r in zip(prompt_rows, response_rows, strict=True)]
+    scored: list[list[float]] = [[] for _ in lengths]
+    for group in micro_batches(lengths, tokens=_TOKENS_AT_ONCE):
+        prompts, responses = [prompt_rows[i] for i in group], [response_rows[i] for i in group]
+        logprobs_BR = response_logprobs(model, prompts, responses, temperature, pad_id)[0].tolist()
+        for row, logprobs in zip(group, logprobs_BR, strict=True):
+            scored[row] = logprobs[: len(response_rows[row])]
+    return scored
 
 
 def micro_batches(

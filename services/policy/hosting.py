@@ -1,0 +1,91 @@
+"""The policy service's inside: one engine, chunks one after another, each of exactly one version."""
+
+from __future__ import annotations
+
+from collections import Counter as Tally
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, Counter
+
+from services.fence import Fence
+from services.model_edge import LogprobMetrics
+from services.model_settings import ModelSettings
+from services.models import set_threads
+from services.policy.door import AskedRow, PromptSamples, rows_of
+from services.policy.engine import Completion, Engine, LogprobKind, Sampling
+from services.policy.transformers_engine import load_transformers_engine
+from services.server import Host
+from services.serving_model import LoadMetrics, ServingModel
+from services.weights import Manifest, ModelVersion
+from services.wire import require_version
+from services.work import Timing
+
+
+@dataclass(frozen=True)
+class SampledChunk:
+    """Completions in the order of their rows, and the one version that drew them all."""
+
+    rows: list[AskedRow]
+    completions: list[Completion]
+    logprob_kind: LogprobKind
+    version: ModelVersion
+
+
+class PolicyMetrics:
+    """What sampling shows on /metrics; its seconds are those of trueline_work_*."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._tokens = Counter("trueline_generated_tokens_total", "Tokens sampled.", registry=registry)
+        self._rollouts = Counter(
+            "trueline_rollouts_total", "Completions by why they ended.", ["finish_reason"], registry=registry
+        )
+
+    def observe(self, completions: Sequence[Completion]) -> None:
+        """Counts a chunk."""
+        self._tokens.inc(sum(len(completion.response_ids) for completion in completions))
+        for reason, count in Tally(completion.finish_reason for completion in completions).items():
+            self._rollouts.labels(reason.value).inc(count)
+
+
+class Policy:
+    """What a policy replica holds: its engine, the worker that runs chunks, the fence before LoadWeights."""
+
+    def __init__(self, host: Host, settings: ModelSettings) -> None:
+        set_threads(settings.threads)
+        self._settings = settings
+        self.work, self.fence = host.work, Fence()
+        self.logprob_metrics = LogprobMetrics(host.registry)
+        self._metrics = PolicyMetrics(host.registry)
+        self.serving: ServingModel[Engine] = ServingModel(
+            "policy", self._load, LoadMetrics(host.registry), on_loaded=lambda: host.set_ready(True)
+        )
+
+    def _load(self, path: Path, manifest: Manifest) -> Engine:
+        return load_transformers_engine(path, manifest, self._settings.device)
+
+    async def start(self) -> None:
+        """Loads and follows what the settings say."""
+        await self.serving.start(self._settings.model, self._settings.follow)
+
+    async def generate(
+        self,
+        prompts: Sequence[PromptSamples],
+        sampling: Sampling,
+        truncate: bool,
+        expected: ModelVersion | None,
+    ) -> tuple[SampledChunk, Timing]:
+        """Samples one chunk. The version is looked at when the chunk's turn comes, not when it arrives."""
+
+        def sample() -> SampledChunk:
+            served = self.serving.current()
+            require_version(expected, served.version)
+            engine = served.model
+            asked = rows_of(prompts, sampling, truncate, engine)
+            completions = engine.generate([each.row for each in asked], sampling)
+            return SampledChunk(asked, completions, engine.logprob_kind(sampling), served.version)
+
+        chunk, timing = await self.work.run(sample)
+        self._metrics.observe(chunk.completions)
+        return chunk, timing

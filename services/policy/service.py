@@ -1,0 +1,157 @@
+"""The policy service's edge: prompts in, rollouts out."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+
+from services.errors import FieldError
+from services.model_edge import compute_logprobs, load_weights
+from services.policy.door import AskedRow, PromptSamples, check_counts, check_sampling
+from services.policy.engine import Completion, FinishReason, LogprobKind, Sampling
+from services.policy.hosting import Policy, SampledChunk
+from services.templates import template_sha256, tokenizer_sha256
+from services.wire import expected_version_from_pb, messages_from_pb, timing_to_pb, version_to_pb
+from trueline.v1 import policy_pb2, policy_pb2_grpc
+from trueline.v1 import types_pb2 as pb
+
+FINISH_REASONS = {
+    FinishReason.END_OF_TEXT: pb.FINISH_REASON_END_OF_TEXT,
+    FinishReason.STOP_TEXT: pb.FINISH_REASON_STOP_TEXT,
+    FinishReason.LENGTH: pb.FINISH_REASON_LENGTH,
+}
+LOGPROB_KINDS = {
+    LogprobKind.RAW: pb.LOGPROB_KIND_RAW,
+    LogprobKind.TEMPERATURE: pb.LOGPROB_KIND_TEMPERATURE,
+    LogprobKind.PROCESSED: pb.LOGPROB_KIND_PROCESSED,
+}
+
+
+class PolicyServicer(policy_pb2_grpc.PolicyServiceServicer):
+    """The rpcs of trueline.v1.PolicyService, and the application that the bootstrap runs."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+
+    def add_to(self, server: grpc.aio.Server) -> None:
+        """Adds the rpcs to a server."""
+        policy_pb2_grpc.add_PolicyServiceServicer_to_server(self, server)
+
+    async def start(self) -> None:
+        """Loads and follows what the settings say."""
+        await self.policy.start()
+
+    async def Generate(
+        self, request: policy_pb2.GenerateRequest, context: Any
+    ) -> policy_pb2.GenerateResponse:
+        """Samples one chunk."""
+        sampling = sampling_from_pb(request.sampling)
+        check_sampling(sampling)
+        prompts = [prompt_from_pb(each, f"prompts[{i}]") for i, each in enumerate(request.prompts)]
+        check_counts(prompts)
+        truncate = truncate_from_pb(request.prompt_overflow)
+        expected = expected_version_from_pb(request)
+        chunk, timing = await self.policy.generate(prompts, sampling, truncate, expected)
+        return chunk_to_pb(chunk, request.sampling, timing_to_pb(timing))
+
+    async def ComputeLogprobs(
+        self, request: policy_pb2.PolicyServiceComputeLogprobsRequest, context: Any
+    ) -> policy_pb2.PolicyServiceComputeLogprobsResponse:
+        """Log-probs of given ids under the current policy."""
+        policy, response = self.policy, policy_pb2.PolicyServiceComputeLogprobsResponse
+        reply: policy_pb2.PolicyServiceComputeLogprobsResponse = await compute_logprobs(
+            policy.serving, policy.work, policy.logprob_metrics, request, response
+        )
+        reply.logprob_kind = pb.LOGPROB_KIND_TEMPERATURE
+        return reply
+
+    async def LoadWeights(
+        self, request: policy_pb2.PolicyServiceLoadWeightsRequest, context: Any
+    ) -> AsyncIterator[policy_pb2.PolicyServiceLoadWeightsResponse]:
+        """Stages, verifies and swaps in a version."""
+        response = policy_pb2.PolicyServiceLoadWeightsResponse
+        async for event in load_weights(self.policy.serving, self.policy.fence, request, response):
+            yield event
+
+    async def GetPolicy(
+        self, request: policy_pb2.GetPolicyRequest, context: Any
+    ) -> policy_pb2.GetPolicyResponse:
+        """What this replica serves; all unset while it serves nothing."""
+        if self.policy.serving.version is None:
+            return policy_pb2.GetPolicyResponse()
+        served = self.policy.serving.current()
+        engine = served.model
+        return policy_pb2.GetPolicyResponse(
+            version=version_to_pb(served.version),
+            engine=engine.capabilities.name,
+            logprob_kinds=[LOGPROB_KINDS[kind] for kind in engine.capabilities.logprob_kinds],
+            hot_swap=engine.capabilities.hot_swap,
+            context_length=engine.context_length,
+            vocabulary_size=engine.vocabulary_size,
+            tokenizer_sha256=tokenizer_sha256(engine.tokenizer),
+            template_sha256=template_sha256(engine.tokenizer),
+            end_of_text_ids=engine.eos_ids,
+        )
+
+
+def sampling_from_pb(message: pb.SamplingParameters) -> Sampling:
+    """The record of sampling parameters, unchecked."""
+    return Sampling(
+        temperature=message.temperature,
+        top_p=message.top_p,
+        top_k=message.top_k,
+        max_new_tokens=message.max_new_tokens,
+        stop=tuple(message.stop),
+        seed=message.seed,
+    )
+
+
+def prompt_from_pb(message: policy_pb2.PromptSamples, path: str) -> PromptSamples:
+    """The rows that share a prompt."""
+    content: Any
+    kind = message.prompt.WhichOneof("content")
+    if kind is None:
+        raise FieldError(f"{path}.prompt", None, "must be text, conversation or token_ids")
+    if kind == "conversation":
+        content = messages_from_pb(message.prompt.conversation, f"{path}.prompt.conversation")
+    else:
+        content = message.prompt.text if kind == "text" else tuple(message.prompt.token_ids.ids)
+    return PromptSamples(message.prompt.prompt_id, content, message.first_sample, message.samples)
+
+
+def truncate_from_pb(overflow: int) -> bool:
+    """Whether prompts may be cut to fit; FieldError for a word that this version does not know."""
+    if overflow not in (policy_pb2.PROMPT_OVERFLOW_UNSPECIFIED, policy_pb2.PROMPT_OVERFLOW_TRUNCATE):
+        raise FieldError("prompt_overflow", overflow, "must be PROMPT_OVERFLOW_TRUNCATE or unset")
+    return overflow == policy_pb2.PROMPT_OVERFLOW_TRUNCATE
+
+
+def chunk_to_pb(
+    chunk: SampledChunk, sampling: pb.SamplingParameters, timing: pb.Timing
+) -> policy_pb2.GenerateResponse:
+    """One rollout per row; each says its version, sampling parameters and kind of log-prob."""
+    kind, version = LOGPROB_KINDS[chunk.logprob_kind], version_to_pb(chunk.version)
+    reply = policy_pb2.GenerateResponse(timing=timing)
+    for asked, completion in zip(chunk.rows, chunk.completions, strict=True):
+        rollout = rollout_to_pb(asked, completion)
+        rollout.logprob_kind = kind
+        rollout.policy_version.CopyFrom(version)
+        rollout.sampling.CopyFrom(sampling)
+        reply.rollouts.append(rollout)
+    return reply
+
+
+def rollout_to_pb(asked: AskedRow, completion: Completion) -> pb.Rollout:
+    """What is a row's own."""
+    return pb.Rollout(
+        prompt_id=asked.prompt_id,
+        sample_index=asked.row.sample_index,
+        prompt_ids=asked.row.prompt_ids,
+        response_ids=completion.response_ids,
+        policy_logprobs=completion.logprobs,
+        finish_reason=FINISH_REASONS[completion.finish_reason],
+        response_text=completion.text,
+        prompt_truncated=asked.prompt_truncated,
+    )
