@@ -1,0 +1,115 @@
+"""A model in training: its weights, its AdamW, its learning rate, and the guards of an update."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from services.errors import PreconditionError
+from services.trainer.settings import OptimizerSettings
+
+NON_FINITE = "non_finite"
+
+
+class NonFiniteError(PreconditionError):
+    """A loss, a gradient or a weight came out as NaN or infinite. The step is undone."""
+
+    def __init__(self, what: str, value: float) -> None:
+        super().__init__(NON_FINITE, f"{what} is {value}: the step was undone and the weights are as before")
+
+
+def learning_rate(settings: OptimizerSettings, update: int, total_updates: int) -> float:
+    """The rate of update number `update`, counted from 0.
+
+    Rises in a line over the warm-up, so that its last update has the peak, and then stays or falls to 0 at
+    `total_updates`. With a peak of 1, two updates of warm-up, "linear" and six updates in all the rates are
+    0.5, 1, 1, 0.75, 0.5, 0.25.
+    """
+    if update < settings.warmup_updates:
+        return settings.learning_rate * (update + 1) / settings.warmup_updates
+    if settings.schedule == "constant":
+        return settings.learning_rate
+    span = max(1, total_updates - settings.warmup_updates)
+    done = min(1.0, (update - settings.warmup_updates) / span)
+    left = 1 - done if settings.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * done))
+    return settings.learning_rate * left
+
+
+class Learner:
+    """One model with its optimizer. Weights and moments can be copied out and put back bit for bit."""
+
+    def __init__(self, model: nn.Module, settings: OptimizerSettings, total_updates: int) -> None:
+        self.model, self.settings, self.total_updates = model, settings, total_updates
+        self.updates = 0
+        self.parameters = {name: p for name, p in sorted(model.named_parameters()) if p.requires_grad}
+        self._optimizer = torch.optim.AdamW(
+            self._groups(),
+            lr=settings.learning_rate,
+            betas=(settings.beta1, settings.beta2),
+            eps=settings.epsilon,
+            fused=True,
+        )
+
+    def _groups(self) -> list[dict[str, object]]:
+        """Matrices decay; gains and biases do not, as a pull towards 0 is no simplicity there."""
+        matrices = [p for p in self.parameters.values() if p.ndim >= 2]
+        vectors = [p for p in self.parameters.values() if p.ndim < 2]
+        groups = ((matrices, self.settings.weight_decay), (vectors, 0.0))
+        return [{"params": params, "weight_decay": decay} for params, decay in groups if params]
+
+    @property
+    def learning_rate(self) -> float:
+        """The rate of the next update."""
+        return learning_rate(self.settings, self.updates, self.total_updates)
+
+    def update(self) -> float:
+        """One optimizer update from the accumulated gradients; gives their norm before clipping.
+
+        Raises NonFiniteError, with the weights unchanged, when the norm is not finite.
+        """
+        limit = self.settings.max_gradient_norm or math.inf
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), limit).item()
+        if not math.isfinite(norm):
+            raise NonFiniteError("the gradient's norm", norm)
+        for group in self._optimizer.param_groups:
+            group["lr"] = self.learning_rate
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+        self.updates += 1
+        return norm
+
+    def forget_moments(self) -> None:
+        """For weights that were replaced: the moments of others say nothing about them."""
+        self._optimizer.state.clear()
+        self._optimizer.zero_grad()
+
+    def check_weights(self) -> None:
+        """Raises NonFiniteError for a weight that is not finite."""
+        for name, parameter in self.parameters.items():
+            if not parameter.isfinite().all():
+                raise NonFiniteError(f"weight {name}", math.nan)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Weights and moments by name, not copied: "weights/lm_head.weight", "exp_avg/lm_head.weight"."""
+        found: dict[str, Tensor] = {}
+        for name, parameter in self.parameters.items():
+            found[f"weights/{name}"] = parameter.detach()
+            for moment, value in self._optimizer.state.get(parameter, {}).items():
+                found[f"{moment}/{name}"] = value
+        return found
+
+    @torch.no_grad()
+    def load(self, tensors: Mapping[str, Tensor], updates: int) -> None:
+        """Puts back what `tensors` gave; drops gradients. KeyError for a weight that is missing."""
+        self.forget_moments()
+        for name, parameter in self.parameters.items():
+            parameter.copy_(tensors[f"weights/{name}"])
+        for key, value in tensors.items():
+            moment, _, name = key.partition("/")
+            if moment != "weights":
+                parameter = self.parameters[name]
+                self._optimizer.state[parameter][moment] = value.to(parameter.device, copy=True)
+        self.updates = updates

@@ -1,0 +1,72 @@
+"""Builds a stage from its plan: models verified and loaded, optimizers fresh, nothing half."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from services.errors import FieldError
+from services.models import load_causal
+from services.progress import ProgressFeed
+from services.trainer.device import Compute
+from services.trainer.loading import identify, load_critic, load_trained_scalar
+from services.trainer.ppo import PpoStage
+from services.trainer.records import StageBegun, StagePlan
+from services.trainer.reward_model import RewardModelStage
+from services.trainer.settings import PpoSettings, RewardModelSettings, SftSettings
+from services.trainer.sft import SftStage
+from services.trainer.stage import Stage
+
+
+def build_stage(plan: StagePlan, compute: Compute, progress: ProgressFeed) -> tuple[Stage, StageBegun]:
+    """The stage and what it began with. Raises FieldErrors for settings, WeightsError for models."""
+    progress.report("verifying and loading models")
+    return BUILDERS[type(plan.settings)](plan, compute)
+
+
+def _sft(plan: StagePlan, compute: Compute) -> tuple[Stage, StageBegun]:
+    assert isinstance(plan.settings, SftSettings)
+    plan.settings.check("sft")
+    version = identify(plan.trained).version
+    loaded = load_causal(plan.trained.path, device=compute.device)
+    stage = SftStage(plan, plan.settings, loaded, version, compute)
+    return stage, StageBegun(_parameters(stage))
+
+
+def _reward_model(plan: StagePlan, compute: Compute) -> tuple[Stage, StageBegun]:
+    assert isinstance(plan.settings, RewardModelSettings)
+    plan.settings.check("reward_model")
+    version = identify(plan.trained).version
+    loaded = load_trained_scalar(plan.trained.path, plan.seed, compute.device)
+    stage = RewardModelStage(plan, plan.settings, loaded, version, compute)
+    return stage, StageBegun(_parameters(stage))
+
+
+def _ppo(plan: StagePlan, compute: Compute) -> tuple[Stage, StageBegun]:
+    assert isinstance(plan.settings, PpoSettings)
+    plan.settings.check("ppo")
+    version = identify(plan.trained).version
+    policy = load_causal(plan.trained.path, device=compute.device)
+    critic = load_critic(policy, plan.trained.path, plan.reward, plan.seed, compute.device)
+    stage = PpoStage(plan, plan.settings, policy, critic, version, compute)
+    return stage, StageBegun(_parameters(stage), critic.origin, critic.reason)
+
+
+Builder = Callable[[StagePlan, Compute], tuple[Stage, StageBegun]]
+BUILDERS: dict[type[Any], Builder] = {
+    SftSettings: _sft,
+    RewardModelSettings: _reward_model,
+    PpoSettings: _ppo,
+}
+
+
+def _parameters(stage: Stage) -> int:
+    """Parameters of the model that the stage publishes."""
+    published = next(iter(stage.learners.values()))
+    return sum(parameter.numel() for parameter in published.parameters.values())
+
+
+def check_plan(plan: StagePlan) -> None:
+    """Raises FieldError for a plan whose parts do not go together."""
+    if plan.reward is not None and not isinstance(plan.settings, PpoSettings):
+        raise FieldError("models", "MODEL_ROLE_REWARD", "only a PPO stage takes a reward model")
