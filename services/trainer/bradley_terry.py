@@ -7,14 +7,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def preference_probability(delta: Tensor) -> Tensor:
-    """Probability that the first is better, given `delta` = r_first - r_second.
-
-    Source: Bradley and Terry 1952, "Rank analysis of incomplete block designs".
-    """
-    return delta.sigmoid()
-
-
 def pair_loss(delta_P: Tensor, probability_P: Tensor | float = 1.0, margin_P: Tensor | float = 0.0) -> Tensor:
     """Cross-entropy of each comparison, in nats.
 

@@ -140,11 +140,6 @@ def value_loss(
     return loss / _count(mask_BT, token_count), diagnostics
 
 
-def entropy(logits: Tensor) -> Tensor:
-    """Entropy in nats of the softmax over the last dimension: logsumexp(z) - sum p z."""
-    return logits.logsumexp(-1) - (logits.softmax(-1) * logits).sum(-1)
-
-
 def token_mean(x_BT: Tensor, mask_BT: Tensor, token_count: float | None = None) -> Tensor:
     """Sum over the valid tokens divided by `token_count` (by default, their number)."""
     return x_BT[mask_BT].sum() / _count(mask_BT, token_count)
