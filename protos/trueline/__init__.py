@@ -3,7 +3,7 @@
 import asyncio, trueline
 async def main():
     async with trueline.RewardClient("localhost:50053") as reward:
-        print(await reward.score("gold", [("Where is my parcel?", "Let me look that up for you.")]))
+        print(await reward.score("helpfulness", [("Where is my parcel?", "Let me look that up for you.")]))
 asyncio.run(main())
 """
 

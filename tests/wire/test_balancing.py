@@ -1,14 +1,17 @@
 """Which replica a call goes to, and how much fits into one message."""
 
 import asyncio
+import dataclasses
 import time
 
 import grpc
 import pytest
 
+from services.server import MIN_PING_INTERVAL_SECONDS
+from services.settings import ServerSettings
 from tests.wire.scripted_services import ScriptedReward, serve
 from trueline import CallError, RewardClient, TrainerClient
-from trueline.channel import MESSAGE_LIMIT_BYTES, resolve_target, split_address
+from trueline.channel import KEEPALIVE_SECONDS, MESSAGE_LIMIT_BYTES, resolve_target, split_address
 from trueline.v1 import types_pb2
 
 PAIR = [("prompt", "response")]
@@ -118,6 +121,13 @@ async def test_a_request_over_the_limit_is_resource_exhausted():
         with pytest.raises(CallError) as caught:
             await reward.score("", [("prompt", "x" * (MESSAGE_LIMIT_BYTES + 1024))])
     assert caught.value.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+def test_servers_allow_the_clients_keepalive_and_its_messages():
+    """Else every quiet connection ends with GOAWAY too_many_pings, which nobody can explain."""
+    assert MIN_PING_INTERVAL_SECONDS < KEEPALIVE_SECONDS
+    (limit,) = [each for each in dataclasses.fields(ServerSettings) if each.name == "max_message_bytes"]
+    assert limit.default == MESSAGE_LIMIT_BYTES
 
 
 async def test_a_web_proxy_in_the_environment_does_not_swallow_calls(monkeypatch):

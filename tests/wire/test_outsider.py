@@ -68,6 +68,7 @@ async def check(python: Path, program) -> None:
         assert '"raw": 4.0' in ran.out, ran.err
 
 
+@pytest.mark.timeout(300)  # installing, over a network
 async def test_an_outsider_with_the_newest_packages_scores_a_batch_in_five_lines(wheel, tmp_path, program):
     python = clean_environment(tmp_path / "venv", wheel)
     listed = await program(python, "-m", "pip", "list", "--format=freeze")
@@ -76,6 +77,7 @@ async def test_an_outsider_with_the_newest_packages_scores_a_batch_in_five_lines
     await check(python, program)
 
 
+@pytest.mark.timeout(300)
 async def test_an_outsider_with_the_oldest_packages_scores_a_batch_in_five_lines(
     wheel, tmp_path, program, declared_floors
 ):

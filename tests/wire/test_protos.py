@@ -82,6 +82,7 @@ def files_in(image: Path) -> dict[str, bytes]:
     return {file.name: file.SerializeToString(deterministic=True) for file in files.file}
 
 
+@pytest.mark.timeout(300)  # the first time it installs the generator
 def test_committed_modules_are_what_the_generator_writes(tmp_path):
     sys.path.insert(0, str(PROTOS))
     from generate import PYTHONS
