@@ -83,13 +83,18 @@ class Fence:
         newest = next(reversed(self._epochs), None)
         if newest not in (None, header.run_id):
             # Another run: the answers of the one before are of no more use to anybody.
-            self._forget_answers(keep=0)
+            self.forget_answers()
         self._epochs[header.run_id] = header.epoch
         self._epochs.move_to_end(header.run_id)
         while len(self._epochs) > self._remembered_runs:
             self._epochs.popitem(last=False)
 
-    def _forget_answers(self, keep: int) -> None:
+    def forget_answers(self, keep: int = 0) -> None:
+        """Forgets stored answers but the newest `keep`; running requests stay.
+
+        For a service that went back to an earlier state: the requests since are sent again under their first
+        ids, and have to be done again.
+        """
         answered = [key for key, request in self._requests.items() if request.task.done()]
         for key in answered[: max(0, len(answered) - keep)]:
             del self._requests[key]
@@ -128,7 +133,7 @@ class Fence:
             request = _start(step, fingerprint)
             self._requests[key] = request
             self._requests.move_to_end(key)
-            self._forget_answers(keep=self._stored_answers)
+            self.forget_answers(keep=self._stored_answers)
         if request.fingerprint != fingerprint:
             raise PreconditionError(
                 "request_id_reused", f"header.request_id: {header.request_id!r} named another request before"
