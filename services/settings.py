@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -51,8 +52,8 @@ def above(limit: float, kind: Callable[[str], Any] = int) -> Parser:
             number = kind(text)
         except ValueError:
             raise ValueError(f"must be a number, not {text!r}") from None
-        if not number > limit:
-            raise ValueError(f"must be above {limit}, not {text}")
+        if not (number > limit and math.isfinite(number)):
+            raise ValueError(f"must be a finite number above {limit}, not {text}")
         return number
 
     return parse

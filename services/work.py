@@ -66,9 +66,9 @@ class Work:
             raise BusyError(f"{self.waiting} calls wait already; the limit is {self._max_waiting}")
         arrived = time.perf_counter()
         # The context travels along, so that lines logged by the work name the call they belong to.
-        future = self._executor.submit(contextvars.copy_context().run, _clocked, function, args)
         with self._lock:
             self._unfinished += 1
+        future = self._executor.submit(contextvars.copy_context().run, _clocked, function, args)
         future.add_done_callback(self._finished)
         started, ended, outcome = await asyncio.wrap_future(future)
         timing = Timing(started - arrived, ended - started)
