@@ -88,7 +88,7 @@ def _read(path: Path, check: Callable[[Row, int], Iterator[str]], limit: int | N
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """Lines that are not blank, counted from 1."""
     try:
-        with path.open(encoding="utf-8", newline="\n") as file:  # a \r or U+2028 inside a text ends no line
+        with path.open(encoding="utf-8") as file:
             for line, text in enumerate(file, start=1):
                 if text.strip():
                     yield line, text

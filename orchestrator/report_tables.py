@@ -181,7 +181,7 @@ def limits(report: Report) -> list[str]:
         said.append(
             "KL is estimated from the model's own samples: k1 is unbiased and noisy, k3 is never negative."
         )
-    return [*over_optimisation(report), *said]
+    return said
 
 
 def over_optimisation(report: Report) -> list[str]:

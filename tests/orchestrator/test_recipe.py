@@ -153,6 +153,11 @@ CASES: dict[str, tuple[str, str, str]] = {
         "scorer: judge",
         "stages.collect.label.scorer: no model or earlier stage makes 'judge'; known: start, tuned (line 21)",
     ),
+    "a scorer that its own stage trains": (
+        "    output: judge",
+        "    output: judge\n    agreement_scorer: judge",
+        "stages.reward.agreement_scorer: no model or earlier stage makes 'judge'",
+    ),
     "a learned scorer that nothing makes": (
         "learned: [judge]",
         "learned: [jugde]",
