@@ -108,7 +108,7 @@ def figures(ledger: Ledger, options: argparse.Namespace, memory: dict[str, int])
     seconds = sum(row.seconds or 0.0 for row in rounds)
     return {
         "rollouts_per_second": round(total(rounds, "rollouts") / seconds, 2),
-        "generated_tokens_per_second": round(total(rounds, "tokens") / seconds, 1),
+        "generated_tokens_per_second": round(total(rounds, "generated_tokens") / seconds, 1),
         "overhead_fraction": round(total(rounds, "overhead_seconds") / seconds, 4),
         "round_seconds": round(seconds / len(rounds), 4),
         "phase_seconds": by_phase(rounds, "phase_seconds"),
@@ -118,7 +118,7 @@ def figures(ledger: Ledger, options: argparse.Namespace, memory: dict[str, int])
         "batch": options.batch,
         "epochs": options.epochs,
         "threads": options.threads,
-        "response_tokens_mean": round(total(rounds, "tokens") / total(rounds, "rollouts"), 2),
+        "response_tokens_mean": round(total(rounds, "generated_tokens") / total(rounds, "rollouts"), 2),
     }
 
 

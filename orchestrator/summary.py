@@ -73,14 +73,16 @@ def policy_rounds(ledger: Ledger, stage: str) -> dict[str, Any]:
         ],
     }
     if seconds:
-        totals = {name: sum(row.metrics.get(name, 0.0) for row in done) for name in ("rollouts", "tokens")}
+        totals = {
+            name: sum(row.metrics.get(name, 0.0) for row in done) for name in ("rollouts", "generated_tokens")
+        }
         phases: dict[str, float] = {}
         for row in done:
             for phase, spent in row.metrics.get("phase_seconds", {}).items():
                 phases[phase] = phases.get(phase, 0.0) + spent
         found["throughput"] = {
             "rollouts_per_second": totals["rollouts"] / seconds,
-            "generated_tokens_per_second": totals["tokens"] / seconds,
+            "generated_tokens_per_second": totals["generated_tokens"] / seconds,
             "overhead_fraction": sum(row.metrics.get("overhead_seconds", 0.0) for row in done) / seconds,
             "phase_seconds": phases,
         }

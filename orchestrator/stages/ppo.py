@@ -52,6 +52,7 @@ class PpoRounds:
     async def begin(cls, run: Run, name: str, settings: PpoStage) -> "PpoRounds":
         """Brings every service to where the ledger stands."""
         stage = cls(run, name, settings)
+        run.time.take_phases()  # the rounds' own begin here
         newest = settings.output if run.ledger.latest_version(settings.output) else settings.policy
         stage.policy, stage.reference, _, _ = await in_parallel(
             [
@@ -141,12 +142,14 @@ class PpoRounds:
             "excluded": trained["excluded"],
             "kl_budget": trained["kl_budget"],
             **self.run.time.take_phases(),
+            "generated_tokens": generated_tokens(trained["metrics"]),
             "overhead_seconds": seconds
             - self.run.time.computing(self.watch.start, self.watch.start + seconds),
         }
         self.run.ledger.commit_round(self.name, number, metrics, seconds)
         numbers = {name: value for name, value in metrics.items() if isinstance(value, float)}
-        self.run.progress.step_done(self.name, number, self.settings.rounds, {**numbers, "seconds": seconds})
+        numbers["tokens_per_second"] = numbers["generated_tokens"] / seconds
+        self.run.progress.step_done(self.name, number, self.settings.rounds, numbers)
 
     async def roll_back(self, number: int, trained: Phase) -> None:
         """Goes back to the last version whose KL was below the budget, as a NEW version; ends the stage.
@@ -254,3 +257,8 @@ class PpoRounds:
                 )
             )
         return begin_request(self.run, self.name, settings.output, models, ppo=algorithm)
+
+
+def generated_tokens(metrics: dict[str, float]) -> float:
+    """Response tokens of the round's rollouts that trained."""
+    return metrics.get("rollouts", 0.0) * metrics.get("response_tokens_mean", 0.0)

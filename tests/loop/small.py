@@ -1,0 +1,58 @@
+"""A small run of the helpdesk recipe, as a person would start it: a process of its own."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from orchestrator.launcher import REPOSITORY
+
+PREPARE = [
+    *("python", "-m", "worlds.helpdesk", "prepare", "--output", "{prepared}", "--seed", "{seed}"),
+    *("--logs", "256", "--demonstrations", "256", "--prompts", "256", "--heldout", "64"),
+]
+SMALL = (
+    f"prepare.command={json.dumps(PREPARE)}",
+    "stages.pretrain.epochs=1",
+    "stages.pretrain.rows_per_step=64",
+    "stages.pretrain.minibatch_size=32",
+    "stages.sft.epochs=1",
+    "stages.sft.rows_per_step=64",
+    "stages.sft.minibatch_size=32",
+    "stages.collect.prompt_limit=32",
+    "stages.reward.rows_per_step=16",
+    "stages.reward.minibatch_size=8",
+    "stages.reward.normalisation.samples=16",
+    "stages.ppo.rounds=6",
+    "stages.ppo.prompts_per_round=16",
+    "stages.ppo.prompts_per_chunk=8",
+    "stages.ppo.gold_every=2",
+    "stages.ppo.gold_limit=8",
+    "stages.ppo.checkpoint_every=2",
+    "stages.evaluate.prompt_limit=32",
+)
+
+
+def start(*words: str, runs: Path) -> "subprocess.Popen[str]":
+    """python -m orchestrator WORDS, its output in a file beside the runs."""
+    runs.mkdir(parents=True, exist_ok=True)
+    with (runs / "output.log").open("a") as output:
+        return subprocess.Popen(
+            [sys.executable, "-m", "orchestrator", *words, "--runs", str(runs)],
+            cwd=REPOSITORY, stdin=subprocess.DEVNULL, stdout=output, stderr=output, text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+
+
+def start_small(runs: Path, name: str, *overrides: str) -> "subprocess.Popen[str]":
+    """The small helpdesk run."""
+    sets = [word for override in (*SMALL, *overrides) for word in ("--set", override)]
+    recipe = str(REPOSITORY / "recipes" / "helpdesk-ppo.yaml")
+    return start("run", recipe, "--name", name, *sets, runs=runs)
+
+
+def succeed(process: "subprocess.Popen[str]", runs: Path, seconds: float = 240.0) -> None:
+    """Waits for exit 0; shows the output otherwise."""
+    code = process.wait(seconds)
+    assert code == 0, f"exit code {code}\n{(runs / 'output.log').read_text()[-4000:]}"

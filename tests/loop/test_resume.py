@@ -1,0 +1,76 @@
+"""kill -9 of the orchestrator in each phase of a PPO round, then resume: nothing lost, nothing different."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from orchestrator.ledger import Ledger, open_engine, sqlite_url
+from tests.loop.small import start, start_small, succeed
+
+# After which row of the ledger the orchestrator is killed: round, phase. Sampling is under way behind the
+# first chunk, scoring behind the last, training behind the score, and so on.
+KILLS = [(1, "chunk-0"), (2, "sampled"), (3, "scored"), (4, "trained"), (5, "published"), (6, "committed")]
+
+
+def ledger_of(runs: Path, name: str) -> Ledger:
+    return Ledger(open_engine(sqlite_url(runs / name)), name)
+
+
+def reached(ledger: Ledger, number: int, phase: str) -> bool:
+    if phase == "committed":
+        row = ledger.round("ppo", number)
+        return row is not None and row.status == "committed"
+    return ledger.phase("ppo", number, phase) is not None
+
+
+def kill_at(process: "object", runs: Path, name: str, number: int, phase: str) -> None:
+    """Waits for the row, then kill -9 of the orchestrator alone."""
+    deadline = time.monotonic() + 180
+    while not (runs / name / "ledger.db").exists():
+        assert time.monotonic() < deadline and process.poll() is None  # type: ignore[attr-defined]
+        time.sleep(0.02)
+    ledger = ledger_of(runs, name)
+    while not reached(ledger, number, phase):
+        assert time.monotonic() < deadline, f"{phase} of round {number} was not reached"
+        assert process.poll() is None, (runs / "output.log").read_text()[-4000:]  # type: ignore[attr-defined]
+        time.sleep(0.002)
+    os.kill(process.pid, signal.SIGKILL)  # type: ignore[attr-defined]
+    process.wait()  # type: ignore[attr-defined]
+
+
+def strays(children: list[psutil.Process], seconds: float = 5.0) -> list[psutil.Process]:
+    """Those still there after a while."""
+    _, alive = psutil.wait_procs(children, timeout=seconds)
+    return alive
+
+
+@pytest.mark.timeout(900)
+def test_a_run_killed_in_every_phase_ends_with_the_weights_of_an_unbroken_one(tmp_path: Path) -> None:
+    succeed(start_small(tmp_path, "unbroken"), tmp_path)
+    process = start_small(tmp_path, "killed")
+    for number, phase in KILLS:
+        parent = psutil.Process(process.pid)
+        deadline = time.monotonic() + 60
+        while len(parent.children(recursive=True)) < 4 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        services = parent.children(recursive=True)
+        kill_at(process, tmp_path, "killed", number, phase)
+        assert len(services) >= 4 and not strays(services), "a service outlived its orchestrator"
+        process = start("resume", "killed", runs=tmp_path)
+    succeed(process, tmp_path)
+
+    unbroken, killed = ledger_of(tmp_path, "unbroken"), ledger_of(tmp_path, "killed")
+    assert killed.info()["epoch"] == 1 + len(KILLS)
+    for number in range(1, 7):
+        ours, theirs = (each.phase("ppo", number, "trained") for each in (killed, unbroken))
+        assert ours is not None and theirs is not None and ours["weights_sha256"] == theirs["weights_sha256"]
+    places = [(row.cursor_start, row.cursor_end) for row in killed.all_rounds("ppo")]
+    assert places == [(16 * i, 16 * i + 16) for i in range(6)], "no prompt skipped, none used twice"
+    last, other = (each.latest_version("policy") for each in (killed, unbroken))
+    assert last is not None and other is not None
+    weights = [(Path(each["uri"]) / "model.safetensors").read_bytes() for each in (last, other)]
+    assert weights[0] == weights[1]
