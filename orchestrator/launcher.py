@@ -9,9 +9,9 @@ import asyncio
 import contextlib
 import json
 import os
+import secrets
 import signal
 import sys
-import tempfile
 from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -153,16 +153,16 @@ class LocalProcesses:
         self.started: list[Started] = []
         self._watchers: list[asyncio.Task[None]] = []
         self._stopping = False
-        self._stack = contextlib.ExitStack()
 
     async def __aenter__(self) -> "LocalProcesses":
         self.died: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.died.add_done_callback(_retrieve)
         self.logs.mkdir(parents=True, exist_ok=True)
-        ready = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="trueline-ready-")))
+        for stale in self.logs.glob("*.ready"):
+            stale.unlink(missing_ok=True)  # of an orchestrator that was killed before it read it
         try:
             for child in self.children:
-                self.started.append(await self._start(child, ready / f"{child.name}.json"))
+                self.started.append(await self._start(child))
                 self._watchers.append(asyncio.create_task(self._watch(self.started[-1])))
             await self._all_ready()
         except BaseException:
@@ -184,8 +184,10 @@ class LocalProcesses:
             started.peak_memory = max(started.peak_memory, high_water_mark(started.process.pid))
         return {started.child.name: started.peak_memory for started in self.started}
 
-    async def _start(self, child: Child, ready_file: Path) -> Started:
+    async def _start(self, child: Child) -> Started:
         log = self.logs / f"{child.name}.log"
+        # A name of its own: a stray that is just dying cannot answer for its successor.
+        ready_file = self.logs.absolute() / f"{child.name}-{secrets.token_hex(4)}.ready"
         with log.open("ab") as output:
             try:
                 process = await asyncio.create_subprocess_exec(
@@ -227,6 +229,7 @@ class LocalProcesses:
                 raise LaunchError(f"{late}; its log is {started.log}{quoted_tail(started.log)}")
             await asyncio.sleep(0.05)
         started.ready = json.loads(started.ready_file.read_text())
+        started.ready_file.unlink()
 
     async def _stop(self) -> None:
         """SIGTERM to all, a bounded wait, SIGKILL to those left, each with all it started."""
@@ -241,7 +244,6 @@ class LocalProcesses:
         for started in self.started:
             if started.process.stdin is not None:
                 started.process.stdin.close()
-        self._stack.close()
         if not self.died.done():
             self.died.cancel()
 
