@@ -78,6 +78,8 @@ class Engine(Protocol):
 
     capabilities: Capabilities
     tokenizer: Any
+    tokenizer_sha256: str
+    template_sha256: str  # "" where the tokenizer has no chat template
     context_length: int  # tokens of prompt and response together
     vocabulary_size: int  # ids are below this
     eos_ids: list[int]

@@ -12,7 +12,6 @@ from services.model_edge import compute_logprobs, load_weights
 from services.policy.door import AskedRow, PromptSamples, check_counts, check_sampling
 from services.policy.engine import Completion, FinishReason, LogprobKind, Sampling
 from services.policy.hosting import Policy, SampledChunk
-from services.templates import template_sha256, tokenizer_sha256
 from services.wire import expected_version_from_pb, messages_from_pb, timing_to_pb, version_to_pb
 from trueline.v1 import policy_pb2, policy_pb2_grpc
 from trueline.v1 import types_pb2 as pb
@@ -90,8 +89,8 @@ class PolicyServicer(policy_pb2_grpc.PolicyServiceServicer):
             hot_swap=engine.capabilities.hot_swap,
             context_length=engine.context_length,
             vocabulary_size=engine.vocabulary_size,
-            tokenizer_sha256=tokenizer_sha256(engine.tokenizer),
-            template_sha256=template_sha256(engine.tokenizer),
+            tokenizer_sha256=engine.tokenizer_sha256,
+            template_sha256=engine.template_sha256,
             end_of_text_ids=engine.eos_ids,
         )
 

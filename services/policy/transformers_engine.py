@@ -13,6 +13,7 @@ from services.policy.cache import roomy_cache
 from services.policy.engine import Capabilities, Completion, FinishReason, LogprobKind, Row, Sampling
 from services.policy.sampling import draw, uniforms
 from services.sequences import TokenRows, pad_left, position_ids, score_rows
+from services.templates import template_sha256, tokenizer_sha256
 from services.weights import Manifest
 
 # Rows that are done leave the batch once they are this share of it: copying the cache costs about a step.
@@ -36,6 +37,9 @@ class TransformersEngine:
     def __init__(self, loaded: LoadedCausal) -> None:
         self.model = loaded.model.requires_grad_(False)
         self.tokenizer = loaded.tokenizer
+        # Once, and not on the event loop: the digest of a large vocabulary takes most of a second.
+        self.tokenizer_sha256 = tokenizer_sha256(loaded.tokenizer)
+        self.template_sha256 = template_sha256(loaded.tokenizer)
         self.context_length, self.vocabulary_size = loaded.context_length, loaded.vocabulary_size
         self.eos_ids, self.pad_id = loaded.eos_ids, loaded.pad_id
 

@@ -11,6 +11,7 @@ from services.models import LoadedCausal, load_causal, set_threads
 from services.sequences import TokenRows, score_rows
 from services.server import Host
 from services.serving_model import LoadMetrics, ServingModel
+from services.templates import tokenizer_sha256
 from services.weights import Manifest
 
 
@@ -20,7 +21,8 @@ class FrozenModel:
     def __init__(self, loaded: LoadedCausal) -> None:
         self._model = loaded.model.requires_grad_(False)
         self._pad_id = loaded.pad_id
-        self.tokenizer = loaded.tokenizer
+        # Once, and not on the event loop: the digest of a large vocabulary takes most of a second.
+        self.tokenizer_sha256 = tokenizer_sha256(loaded.tokenizer)
         self.vocabulary_size, self.context_length = loaded.vocabulary_size, loaded.context_length
 
     def compute_logprobs(

@@ -9,7 +9,6 @@ import grpc
 
 from services.model_edge import compute_logprobs, load_weights
 from services.reference.hosting import Reference
-from services.templates import tokenizer_sha256
 from services.wire import version_to_pb
 from trueline.v1 import reference_pb2, reference_pb2_grpc
 from trueline.v1 import types_pb2 as pb
@@ -59,5 +58,5 @@ class ReferenceServicer(reference_pb2_grpc.ReferenceServiceServicer):
             version=version_to_pb(served.version),
             context_length=served.model.context_length,
             vocabulary_size=served.model.vocabulary_size,
-            tokenizer_sha256=tokenizer_sha256(served.model.tokenizer),
+            tokenizer_sha256=served.model.tokenizer_sha256,
         )

@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -86,7 +87,10 @@ async def test_a_row_is_the_same_alone_in_any_batch_and_on_another_replica(
 
 async def test_the_same_call_repeats_bit_by_bit(tmp_path: Path) -> None:
     async with policy_service(model=write_tiny_model(tmp_path / "m")) as (policy, _):
-        request = {"prompts": asked(*PROMPTS, samples=4), "sampling": sampling(max_new_tokens=20)}
+        request: dict[str, Any] = {
+            "prompts": asked(*PROMPTS, samples=4),
+            "sampling": sampling(max_new_tokens=20),
+        }
         first, second = await policy.generate(**request), await policy.generate(**request)
     assert [r.SerializeToString() for r in first.rollouts] == [r.SerializeToString() for r in second.rollouts]
 

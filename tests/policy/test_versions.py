@@ -30,7 +30,7 @@ from trueline import CallError, PolicyClient
 from trueline.v1 import types_pb2 as pb
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
-SLOW = {"layers": 4, "width": 128, "context": 256}  # some seconds for a large chunk
+SLOW: dict[str, Any] = {"layers": 4, "width": 128, "context": 256}  # some seconds for a large chunk
 
 
 async def refused(call: Awaitable[Any], code: grpc.StatusCode) -> CallError:
@@ -221,7 +221,7 @@ async def test_a_waiting_chunk_that_is_pinned_to_the_old_version_is_refused_afte
     tmp_path: Path,
 ) -> None:
     one, two = publish_tiny(tmp_path, 1, **SLOW), publish_tiny(tmp_path, 2, **SLOW)
-    long = {"prompts": asked([1, 5, 6], samples=96), "sampling": sampling(max_new_tokens=120)}
+    long: dict[str, Any] = {"prompts": asked([1, 5, 6], samples=96), "sampling": sampling(max_new_tokens=120)}
     async with policy_service(model=one.path) as (policy, server):
         running = asyncio.create_task(policy.generate(**long))
         await until(lambda: _is(server.host.work.running == 1))
@@ -272,7 +272,10 @@ async def test_a_followed_version_that_is_corrupt_leaves_the_old_one_serving(tmp
 async def test_a_health_check_answers_within_a_tenth_of_a_second_while_chunks_run(tmp_path: Path) -> None:
     one, two = publish_tiny(tmp_path, 1, **SLOW), publish_tiny(tmp_path, 2, **SLOW)
     async with policy_service(model=one.path) as (policy, server):
-        long = {"prompts": asked([1, 5, 6], samples=64), "sampling": sampling(max_new_tokens=100)}
+        long: dict[str, Any] = {
+            "prompts": asked([1, 5, 6], samples=64),
+            "sampling": sampling(max_new_tokens=100),
+        }
         chunks = [asyncio.create_task(policy.generate(**long)) for _ in range(3)]
         await until(lambda: _is(server.host.work.running == 1))
         swap = asyncio.create_task(policy.load_weights(header=header("1"), location=location(two)))
