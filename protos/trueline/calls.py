@@ -16,6 +16,8 @@ from trueline.context import call_metadata
 from trueline.errors import CallError
 from trueline.v1 import types_pb2
 
+CLOSING_SECONDS = 2.0
+
 OnProgress = Callable[[types_pb2.Progress], None]
 
 
@@ -47,28 +49,46 @@ class Rpc:
         call = self.invoke(request, metadata=_metadata(request))
         try:
             while True:
-                response = await asyncio.wait_for(call.read(), silence)
-                if response is grpc.aio.EOF:
-                    raise self._failure(grpc.StatusCode.UNKNOWN, "the stream ended without a result")
+                response = await self._next(call, silence)
                 event = response.WhichOneof("event")
                 if event == "progress":
                     if on_progress is not None:
                         on_progress(response.progress)
                 elif event is not None:
+                    await _let_end(call)
                     return getattr(response, event)
+        finally:
+            call.cancel()  # a no-op once the stream has ended
+
+    async def _next(self, call: Any, silence: float) -> Any:
+        """The stream's next message; CallError when it is silent, fails, or has ended."""
+        try:
+            response = await asyncio.wait_for(call.read(), silence)
         except asyncio.TimeoutError as error:
             message = f"no sign of life for {silence:g} s; the service may still be at it"
             raise self._failure(grpc.StatusCode.DEADLINE_EXCEEDED, message) from error
         except grpc.aio.AioRpcError as error:
             raise self._error(error) from error
-        finally:
-            call.cancel()  # a no-op once the stream has ended
+        if response is grpc.aio.EOF:
+            raise self._failure(grpc.StatusCode.UNKNOWN, "the stream ended without a result")
+        return response
 
     def _error(self, error: grpc.aio.AioRpcError) -> CallError:
         return CallError.from_rpc(error, service=self.service, method=self.method, target=self.target)
 
     def _failure(self, code: grpc.StatusCode, message: str) -> CallError:
         return CallError(code, message, service=self.service, method=self.method, target=self.target)
+
+
+async def _let_end(call: Any) -> None:
+    """Lets the service close the stream, so that it counts the call as OK and not as cancelled by us.
+
+    The result is here already: whatever goes wrong now changes nothing.
+    """
+    try:
+        await asyncio.wait_for(call.read(), CLOSING_SECONDS)
+    except (asyncio.TimeoutError, grpc.aio.AioRpcError):
+        pass
 
 
 def _metadata(request: Any) -> list[tuple[str, str]]:

@@ -63,10 +63,7 @@ class ServiceClient:
             await channel.close()
 
     async def health(self, service: str | None = None, *, deadline: float = QUESTION_DEADLINE) -> str:
-        """What grpc.health.v1 says: "SERVING", "NOT_SERVING", ...
-
-        of this service, or of "" for the process.
-        """
+        """What grpc.health.v1 says of this service, or of "" (the process): "SERVING", "NOT_SERVING", ..."""
         asked = self.SERVICE.full_name if service is None else service
         return await check(self._open(), asked, target=self.target, deadline=deadline)
 

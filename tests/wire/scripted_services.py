@@ -28,7 +28,8 @@ class Script:
     """What a scripted service saw, and how it is to behave.
 
     refuse       answers that many calls with UNAVAILABLE before it answers one
-    explanation  bytes of the reply's padding, to make it large
+    reply_bytes  padding of the reply, to make it large
+    abort        awaited with the call's context, to end it or delay it
     """
 
     def __init__(self, name: str = "") -> None:
@@ -124,6 +125,8 @@ class ScriptedTrainer(trainer_pb2_grpc.TrainerServiceServicer):
             await asyncio.sleep(self.pause)
         if self.ending == "result":
             yield trainer_pb2.PpoStepResponse(result=trainer_pb2.StepResult(step=7, trained=True))
+            await asyncio.sleep(self.pause)
+            self.script.calls.append("PpoStep closed")
         elif self.ending == "silence":
             await asyncio.sleep(60)
         elif self.ending == "abort":

@@ -141,6 +141,22 @@ async def test_a_step_reports_progress_and_returns_its_result():
     assert result == trainer_pb2.StepResult(step=7, trained=True)
 
 
+async def test_a_finished_step_is_left_to_close_and_not_cancelled():
+    async with serve(ScriptedTrainer) as server, TrainerClient(server.address) as trainer:
+        server.servicer.pause = 0.1
+        await trainer.ppo_step(header=header())
+        assert server.script.calls == ["PpoStep", "PpoStep closed"]
+
+
+async def test_a_callbacks_own_timeout_is_not_taken_for_silence():
+    def fail(_: types_pb2.Progress) -> None:
+        raise TimeoutError("mine")
+
+    async with serve(ScriptedTrainer) as server, TrainerClient(server.address) as trainer:
+        with pytest.raises(TimeoutError, match="mine"):
+            await trainer.ppo_step(header=header(), on_progress=fail)
+
+
 async def test_a_step_may_take_longer_than_the_silence_it_is_allowed():
     async with serve(ScriptedTrainer) as server, TrainerClient(server.address) as trainer:
         server.servicer.beats, server.servicer.pause = 8, 0.1
