@@ -118,6 +118,8 @@ def _draw_panel(axis: Any, panel: Panel, rounds: Rounds, report: Mapping[str, An
     axis.tick_params(labelsize=8)
     if panel.title == "Time":
         axis.set_ylim(bottom=0)
+    if panel.title == "Updates":  # a new critic may explain less than nothing, and much less
+        axis.set_ylim(bottom=max(axis.get_ylim()[0], -1))
     axis.grid(alpha=0.25)
     axis.spines[["top", "right"]].set_visible(False)
     if len(axis.get_legend_handles_labels()[1]) > 1:

@@ -16,7 +16,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader
 
 from orchestrator.data import file_sha256
-from orchestrator.report_text import UNKNOWN, amount, plain, share, with_interval, without_nan
+from orchestrator.report_text import UNKNOWN, amount, in_order, plain, share, with_interval, without_nan
 
 MANIFEST = "manifest.json"
 CARD = "README.md"
@@ -150,7 +150,7 @@ def _model_rows(evaluation: Mapping[str, Any]) -> list[list[str]]:
             with_interval(row.get("proxy")),
             amount(row.get("response_tokens_mean")),
         ]
-        for model, row in (evaluation.get("models") or {}).items()
+        for model, row in in_order(evaluation).items()
     ]
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from orchestrator.report_text import UNKNOWN, amount, plain, seconds, share, with_interval
+from orchestrator.report_text import UNKNOWN, amount, in_order, plain, seconds, share, with_interval
 
 Report = Mapping[str, Any]
 
@@ -24,7 +24,7 @@ def before_after(report: Report) -> TextTable | None:
     evaluation = report.get("evaluation")
     if not evaluation or not evaluation.get("models"):
         return None
-    models: Mapping[str, Any] = evaluation["models"]
+    models = in_order(evaluation)
     rows = [
         ["gold score", *(with_interval(each.get("gold")) for each in models.values())],
         ["reward model's score (proxy)", *(with_interval(each.get("proxy")) for each in models.values())],

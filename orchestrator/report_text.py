@@ -11,7 +11,8 @@ def amount(value: float | None, digits: int = 2) -> str:
     """1.38 is "1.38", 12345.6 is "12,346", None is "-"."""
     if value is None:
         return UNKNOWN
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.{digits}f}"
+    text = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.{digits}f}"
+    return text.removeprefix("-") if not text.strip("-0.") else text  # -0.00 is 0.00
 
 
 def with_interval(interval: Mapping[str, Any] | None, digits: int = 2) -> str:
@@ -21,6 +22,13 @@ def with_interval(interval: Mapping[str, Any] | None, digits: int = 2) -> str:
     text = amount(interval["mean"], digits)
     low, high = interval.get("low"), interval.get("high")
     return text if low is None or high is None else f"{text} [{amount(low, digits)}, {amount(high, digits)}]"
+
+
+def in_order(evaluation: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The models of an evaluation, before and after first: a stored report has them by name."""
+    models = evaluation.get("models") or {}
+    first = [name for name in (evaluation.get("before"), evaluation.get("after")) if name in models]
+    return {name: models[name] for name in [*first, *models]}
 
 
 def share(value: float | None, low: float | None = None, high: float | None = None) -> str:

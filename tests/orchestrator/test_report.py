@@ -119,6 +119,8 @@ def test_the_page_loads_nothing_and_escapes_what_models_say(tmp_path: Path) -> N
 @pytest.mark.parametrize("missing", [*full_report(), "everything"])
 def test_a_report_without_a_part_is_shown_without_it(missing: str, tmp_path: Path) -> None:
     report = {} if missing == "everything" else {k: v for k, v in full_report().items() if k != missing}
+    if missing not in ("settings", "rollbacks"):  # the curves read these two, and take a while to draw
+        report.pop("rounds", None)
     write_report(report, tmp_path)
     stream = io.StringIO()
     print_report(report, stream)
@@ -168,9 +170,10 @@ def test_over_optimisation_is_told_only_when_the_intervals_part() -> None:
 
 def test_the_terminal_gets_the_table_with_both_models_and_the_win_rate() -> None:
     stream = io.StringIO()
-    print_report(full_report(), stream)
+    print_report(json.loads(json.dumps(full_report(), sort_keys=True)), stream)
     shown = stream.getvalue()
     assert "1.38 [1.28, 1.48]" in shown and "3.32 [3.30, 3.34]" in shown
+    assert shown.index("sft") < shown.index("policy"), "before comes first, though p sorts before s"
     assert "90.0% [87.1%, 92.3%]" in shown and "440 wins" in shown
     assert "note: ppo: left out {'non_finite': 3}" in shown
 
@@ -205,7 +208,7 @@ def test_the_page_of_nothing_is_still_a_page() -> None:
 
 
 def test_figures_say_what_is_known() -> None:
-    assert [amount(None), amount(1.375), amount(12345.6)] == ["-", "1.38", "12,346"]
+    assert [amount(None), amount(1.375), amount(12345.6), amount(-0.001)] == ["-", "1.38", "12,346", "0.00"]
     assert with_interval({"mean": 1.0, "low": None, "high": None, "n": 1}) == "1.00"
     assert [share(0.5), share(None), share(0.64, 0.542, 0.727)] == ["50.0%", "-", "64.0% [54.2%, 72.7%]"]
     assert [seconds(12.34), seconds(754.0), seconds(None)] == ["12.3 s", "12 min 34 s", "-"]
