@@ -37,9 +37,18 @@ class Compute:
         """A context for forward passes: bf16 autocast on a GPU, float32 elsewhere. Weights stay float32."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda")
 
+    @property
+    def two_halves(self) -> bool:
+        """True where two Python threads with half of the cores each beat torch's own threads."""
+        return self.side_by_side and self.threads >= 2 and self.device.type == "cpu" and not is_distributed()
+
     def use_all_threads(self) -> None:
         """Gives the calling thread every core; a torch setting that is each thread's own."""
         torch.set_num_threads(self.threads)
+
+    def micro_batch_size(self, rows: int, limit: int) -> int:
+        """Rows of one forward pass: as many as allowed, but so that there is work for either half."""
+        return min(limit, -(-rows // 2)) if self.two_halves else limit
 
     def both(self, first: Callable[[], First], second: Callable[[], Second]) -> tuple[First, Second]:
         """Runs two computations that share nothing, on a CPU side by side with half of the threads each.
@@ -50,7 +59,7 @@ class Compute:
         have ended.
         """
         share = self._half
-        if not self.side_by_side or self.threads < 2 or self.device.type != "cpu":
+        if not self.two_halves:
             return share(first), share(second)
         with ThreadPoolExecutor(1, thread_name_prefix="second-half") as pool:
             other = pool.submit(share, second)

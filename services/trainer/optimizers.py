@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from services.errors import PreconditionError
+from services.trainer.device import Compute
 from services.trainer.settings import OptimizerSettings
 
 NON_FINITE = "non_finite"
@@ -64,6 +65,30 @@ class Learner:
     def learning_rate(self) -> float:
         """The rate of the next update."""
         return learning_rate(self.settings, self.updates, self.total_updates)
+
+    def accumulate(self, compute: Compute, losses: Sequence[Callable[[], Tensor]]) -> None:
+        """Adds the gradients of the losses, which are computed here; every second one on a second thread.
+
+        The two threads' gradients are added in one order, so that the same losses give the same bits.
+        """
+        if not compute.two_halves:
+            for loss in losses:
+                loss().backward()
+            return
+        halves = compute.both(lambda: self._gradients(losses[::2]), lambda: self._gradients(losses[1::2]))
+        for half in halves:
+            for parameter, gradient in zip(self.parameters.values(), half, strict=True):
+                if gradient is not None:
+                    parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
+
+    def _gradients(self, losses: Sequence[Callable[[], Tensor]]) -> list[Tensor | None]:
+        """The sum of the losses' gradients, one per parameter, kept apart from what other threads add."""
+        parameters = list(self.parameters.values())
+        sums: list[Tensor | None] = [None] * len(parameters)
+        for loss in losses:
+            found = torch.autograd.grad(loss(), parameters, allow_unused=True)
+            sums = [b if a is None else a if b is None else a + b for a, b in zip(sums, found, strict=True)]
+        return sums
 
     def update(self) -> float:
         """One optimizer update from the accumulated gradients; gives their norm before clipping.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ class Measured:
     lead: float = 0.0
     rewards: list[float] = field(default_factory=list)
 
-    def add(self, group: EncodedGroup, loss: Tensor, rewards_K: Tensor) -> None:
+    def count(self, group: EncodedGroup, loss: Tensor, rewards_K: Tensor) -> None:
         """Counts one group in."""
         delta_P = rewards_K[group.first_P] - rewards_K[group.second_P]
         right, decided = ordered_right(delta_P, group.probability_P)
@@ -70,6 +71,11 @@ class Measured:
         self.comparisons += len(delta_P)
         self.lead += (delta_P * (group.probability_P - 0.5).sign()).sum().item()
         self.rewards += rewards_K.tolist()
+
+    def add(self, other: Measured) -> None:
+        """Counts other groups' sums in."""
+        for field_name, value in vars(other).items():
+            setattr(self, field_name, getattr(self, field_name) + value)
 
     def numbers(self) -> dict[str, float | None]:
         """Means by the names of METRICS."""
@@ -180,15 +186,23 @@ class RewardModelStage(Stage):
 
     def accumulate(self, groups: Sequence[EncodedGroup], sums: Measured) -> None:
         """Adds the gradient of the minibatch's mean loss per prompt."""
-        for chosen in self._micro_batches(groups):
-            loss = self._loss_sum([groups[i] for i in chosen], sums)
-            (loss / len(groups)).backward()
+        parts: dict[int, Measured] = {}
+
+        def loss_of(number: int, chosen: list[int]) -> Tensor:
+            parts[number] = Measured()
+            return self._loss_sum([groups[i] for i in chosen], parts[number]) / len(groups)
+
+        packed = enumerate(self._micro_batches(groups))
+        self.learner.accumulate(self.compute, [partial(loss_of, *each) for each in packed])
+        for number in sorted(parts):
+            sums.add(parts[number])
         if not math.isfinite(sums.loss):
             raise NonFiniteError("the loss", sums.loss)
 
     def _micro_batches(self, groups: Sequence[EncodedGroup]) -> list[list[int]]:
         """Indices of groups whose sequences fit one forward pass; a group is never torn apart."""
-        limit = self.settings.micro_batch_size
+        sequences = sum(len(group.rows) for group in groups)
+        limit = self.compute.micro_batch_size(sequences, self.settings.micro_batch_size)
         packed: list[list[int]] = []
         free = 0
         for (index,) in micro_batches([max(map(len, group.rows)) for group in groups], rows=1):
@@ -215,7 +229,7 @@ class RewardModelStage(Stage):
                 group.margin_P,
                 self.settings.centering_coefficient,
             )
-            sums.add(group, loss.detach(), rewards_K.detach())
+            sums.count(group, loss.detach(), rewards_K.detach())
             losses.append(loss)
         return torch.stack(losses).sum()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -90,13 +91,19 @@ class SftStage(Stage):
         Every micro-batch is divided by the tokens of the WHOLE minibatch, so that their gradients add up to
         its gradient.
         """
-        total = 0.0
         tokens = sum(row.loss_tokens for row in rows)
-        for group in micro_batches([len(row.ids) for row in rows], rows=self.settings.micro_batch_size):
+        size = self.compute.micro_batch_size(len(rows), self.settings.micro_batch_size)
+        sums: dict[int, float] = {}
+
+        def loss_of(number: int, group: list[int]) -> Tensor:
             with self.compute.precision():
                 loss = self._loss_sum([rows[i] for i in group])
-            (loss / tokens).backward()
-            total += loss.item()
+            sums[number] = loss.item()
+            return loss / tokens
+
+        groups = micro_batches([len(row.ids) for row in rows], rows=size)
+        self.learner.accumulate(self.compute, [partial(loss_of, *each) for each in enumerate(groups)])
+        total = math.fsum(sums.values())
         if not math.isfinite(total):
             raise NonFiniteError("the loss", total)
         return total
