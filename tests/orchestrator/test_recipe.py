@@ -77,9 +77,8 @@ def test_placeholders_become_paths_of_the_run_and_python_this_interpreter(tmp_pa
     recipe = load_recipe(HELPDESK, seed=3, run_dir=tmp_path / "run")
     prepared = str(tmp_path / "run" / "prepared")
     assert recipe.prepare is not None
-    assert recipe.prepare.command == [
-        *(sys.executable, "-m", "worlds.helpdesk", "prepare", "--output", prepared, "--seed", "3")
-    ]
+    assert recipe.prepare.command[:4] == [sys.executable, "-m", "worlds.helpdesk", "prepare"]
+    assert {f"--output={prepared}", "--seed=3"} < set(recipe.prepare.command)
     assert recipe.models == {"start": f"{prepared}/model"}
     assert recipe.stages["ppo"].prompts == f"{prepared}/prompts.jsonl"  # type: ignore[union-attr]
     assert recipe.stages["export"].directory == str(tmp_path / "run" / "export")  # type: ignore[union-attr]
