@@ -6,7 +6,6 @@ The methods of two services differ in the type of their messages only, so these 
 import dataclasses
 import math
 from collections.abc import AsyncIterator, Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
 from prometheus_client import CollectorRegistry, Counter
@@ -16,16 +15,16 @@ from services.errors import FieldError, PreconditionError
 from services.fence import CallHeader, Fence
 from services.progress import Finished, ProgressFeed
 from services.serving_model import LoadedVersion, ServingModel
-from services.weights import ModelVersion, WeightsError, path_of
+from services.weights import ModelVersion, WeightsError
 from services.wire import (
     expected_version_from_pb,
     fingerprint,
     header_from_pb,
     loaded_to_pb,
+    location_from_pb,
     progress_to_pb,
     require_version,
     timing_to_pb,
-    version_from_pb,
     version_to_pb,
 )
 from services.work import Work
@@ -51,7 +50,7 @@ async def load_weights(
     A repeat joins the load that runs. It is answered from memory only while nothing else was loaded since,
     for a caller that asks for a version again wants it served, not remembered.
     """
-    expected, path = _location(request.location)
+    expected, path = location_from_pb(request.location)
     header = header_from_pb(request.header)
 
     async def step(progress: ProgressFeed) -> LoadedVersion:
@@ -75,16 +74,6 @@ def _named_for(header: CallHeader, serving: ServingModel[Any]) -> CallHeader:
     if not header.request_id:
         return header
     return dataclasses.replace(header, request_id=f"{header.request_id}#{serving.swaps}")
-
-
-def _location(location: Any) -> tuple[ModelVersion | None, Path]:
-    """(expected version or None for whatever lies there, directory)."""
-    try:
-        path = path_of(location.uri)
-    except WeightsError:
-        limit = "must be an absolute path or a file: URI"
-        raise FieldError("location.uri", location.uri, limit) from None
-    return (version_from_pb(location.version) if location.HasField("version") else None), path
 
 
 class LogprobMetrics:

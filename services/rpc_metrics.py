@@ -8,8 +8,8 @@ from __future__ import annotations
 import platform
 from dataclasses import dataclass
 from http.server import HTTPServer
-from importlib import metadata
 
+import grpc
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -20,6 +20,8 @@ from prometheus_client import (
     ProcessCollector,
     start_http_server,
 )
+
+from trueline.version import __version__
 
 METHOD_LABELS = ("grpc_type", "grpc_service", "grpc_method")
 HANDLING_BUCKETS = (0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 60.0, 300.0, 1800.0)
@@ -66,16 +68,8 @@ def new_registry() -> CollectorRegistry:
     PlatformCollector(registry=registry)
     GCCollector(registry=registry)
     build = Info("trueline_build", "What runs.", registry=registry)
-    versions = {"version": _version("trueline"), "grpc": _version("grpcio")}
-    build.info({**versions, "python": platform.python_version()})
+    build.info({"version": __version__, "grpc": grpc.__version__, "python": platform.python_version()})
     return registry
-
-
-def _version(distribution: str) -> str:
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return "unknown"
 
 
 def serve_metrics(registry: CollectorRegistry, address: str) -> tuple[HTTPServer, str]:

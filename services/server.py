@@ -234,12 +234,11 @@ def _watch_stdin(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
     def watch() -> None:
         while os.read(0, 4096):
             pass
-        log.warning("standard input closed: stopping")
+        # Started first: whatever else hangs, this thread ends the process.
+        threading.Timer(STDIN_CLOSED_GRACE_SECONDS, os._exit, (0,)).start()
         loop.call_soon_threadsafe(stop.set)
-        ended.wait(STDIN_CLOSED_GRACE_SECONDS)
-        _exit(0)
+        log.warning("standard input closed: stopping")
 
-    ended = threading.Event()
     threading.Thread(target=watch, name="stdin", daemon=True).start()
 
 

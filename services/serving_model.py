@@ -21,7 +21,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from services.errors import NotReadyError
 from services.progress import ProgressFeed
-from services.weights import MANIFEST, Manifest, ModelVersion, WeightsError, committed, describe_plain, verify
+from services.weights import Manifest, ModelVersion, committed, identify
 
 log = logging.getLogger(__name__)
 
@@ -178,16 +178,3 @@ class ServingModel(Generic[Model]):
             version, path = again or pointed
             await self._swap(path, version, ProgressFeed())
         return version
-
-
-def identify(path: Path, expected: ModelVersion | None) -> Manifest:
-    """The verified manifest of a directory. A plain one passes only as version 0 or when any is welcome."""
-    plain_welcome = expected is None or expected.number == 0
-    if not plain_welcome or (path / MANIFEST).exists():
-        return verify(path, expected)
-    manifest = describe_plain(path)
-    if expected is not None and manifest.version != expected:
-        raise WeightsError(
-            path, f"is {manifest.version} ({manifest.sha256}), expected {expected} ({expected.sha256})"
-        )
-    return manifest

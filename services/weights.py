@@ -344,3 +344,16 @@ def _fsync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def identify(path: Path, expected: ModelVersion | None) -> Manifest:
+    """The verified manifest of a directory. A plain one passes only as version 0 or when any is welcome."""
+    plain_welcome = expected is None or expected.number == 0
+    if not plain_welcome or (path / MANIFEST).exists():
+        return verify(path, expected)
+    manifest = describe_plain(path)
+    if expected is not None and manifest.version != expected:
+        raise WeightsError(
+            path, f"is {manifest.version} ({manifest.sha256}), expected {expected} ({expected.sha256})"
+        )
+    return manifest

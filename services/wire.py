@@ -89,14 +89,17 @@ def loaded_to_pb(version: ModelVersion, size: int, seconds: float) -> pb.LoadedM
     return pb.LoadedModel(version=version_to_pb(version), bytes=size, seconds=seconds)
 
 
-def location_from_pb(location: pb.ModelLocation, field: str = "location") -> tuple[ModelVersion, Path]:
-    """The version that is expected and the directory it lies in. Raises FieldError for a missing part."""
-    version = version_from_pb(location.version)
+def location_from_pb(location: pb.ModelLocation, field: str = "location") -> tuple[ModelVersion | None, Path]:
+    """The version that is expected, or None for whatever lies there, and the directory.
+
+    Raises FieldError for a missing part.
+    """
+    expected = version_from_pb(location.version) if location.HasField("version") else None
     for part in ("model", "sha256"):
-        if not getattr(version, part):
+        if expected is not None and not getattr(expected, part):
             raise FieldError(f"{field}.version.{part}", "", "must not be empty")
     try:
-        return version, path_of(location.uri)
+        return expected, path_of(location.uri)
     except WeightsError:
         limit = "must be an absolute path or a file: URI"
         raise FieldError(f"{field}.uri", location.uri, limit) from None

@@ -98,7 +98,7 @@ class _Batch:
         self._mask_BW = torch.cat([mask_UP, new_UT], 1).to(self._device)
         self._width = ids_UP.shape[1]  # columns in the cache
         self._next_B1 = mask_UP.sum(-1, keepdim=True).to(self._device)  # position of the token to come
-        self._cache = roomy_cache(self._engine.model.config, self._mask_BW.shape[1])
+        self._cache = roomy_cache(self._engine.model.config)
         self._logits_BV = self._forward(ids_UP.to(self._device), position_ids(mask_UP).to(self._device))
         if len(unique) < len(prompts):
             place = {prompt: index for index, prompt in enumerate(unique)}

@@ -79,7 +79,7 @@ class Rewards:
         return _chosen(name, list(self._learned))
 
     async def load_version(
-        self, name: str, path: Path, version: ModelVersion, progress: ProgressFeed
+        self, name: str, path: Path, version: ModelVersion | None, progress: ProgressFeed
     ) -> Loaded:
         """Verifies and swaps in a version of a learned scorer; WeightsError leaves the old one serving."""
         scorer = self._learned[name]

@@ -23,7 +23,7 @@ from services.reward.scorers import (
 )
 from services.sequences import micro_batches, pad_right
 from services.templates import TemplateError, render_exchange, template_sha256, tokenizer_sha256
-from services.weights import MANIFEST, Manifest, ModelVersion, WeightsError, describe_plain, verify
+from services.weights import MANIFEST, Manifest, ModelVersion, WeightsError, identify
 
 BATCH_ROWS = 64
 
@@ -72,13 +72,16 @@ class LearnedScorer:
             raise NotReadyError(f"scorer {self.name!r} has no model yet", "not_loaded")
         raise PreconditionError("not_loaded", f"scorer {self.name!r} has no model; LoadWeights gives it one")
 
-    def load_version(self, path: Path, version: ModelVersion, report: Callable[[str], None]) -> Loaded:
-        """Verifies the version in `path` and swaps it in. WeightsError leaves all as it was."""
-        return self._load(path, lambda: verify(path, version), report)
+    def load_version(self, path: Path, version: ModelVersion | None, report: Callable[[str], None]) -> Loaded:
+        """Verifies the version in `path` (None: whatever is there) and swaps it in.
+
+        WeightsError leaves all as it was.
+        """
+        return self._load(path, lambda: identify(path, version), report)
 
     def load_directory(self, path: Path) -> Loaded:
         """As load_version, for whatever version or plain Hugging Face directory is there."""
-        return self._load(path, lambda: describe_plain(path), lambda activity: None)
+        return self._load(path, lambda: identify(path, None), lambda activity: None)
 
     def _load(self, path: Path, check: Callable[[], Manifest], report: Callable[[str], None]) -> Loaded:
         began = time.perf_counter()

@@ -12,14 +12,7 @@ from services.errors import FieldError
 from services.models import LoadedCausal, LoadedScalar, load_scalar
 from services.templates import tokenizer_sha256
 from services.trainer.records import Location
-from services.weights import Manifest, describe_plain, verify
-
-
-def identify(location: Location) -> Manifest:
-    """The verified manifest of a version, or the description of a plain directory. Raises WeightsError."""
-    if location.version is None:
-        return describe_plain(location.path)
-    return verify(location.path, location.version)
+from services.weights import identify
 
 
 def check_max_tokens(field: str, max_tokens: int, context_length: int) -> None:
@@ -57,7 +50,7 @@ def load_critic(
     """
     reason = ""
     if reward is not None:
-        manifest = identify(reward)
+        manifest = identify(reward.path, reward.version)
         loaded = load_scalar(reward.path, device=device)
         reason = _misfit(policy, loaded)
         if not reason:

@@ -117,9 +117,7 @@ class PolicyHalf:
             return first
         return self._forward(batch, chosen, want_entropy=self.settings.entropy_coefficient > 0)
 
-    def _forward(
-        self, batch: Round, chosen: MicroBatch, *, want_entropy: bool
-    ) -> tuple[Tensor, Tensor]:
+    def _forward(self, batch: Round, chosen: MicroBatch, *, want_entropy: bool) -> tuple[Tensor, Tensor]:
         """(logprobs_br, entropy_br); without `want_entropy` the second is the first, unread."""
         with self.compute.precision():
             found = response_logprobs(

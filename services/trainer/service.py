@@ -15,8 +15,9 @@ from services.progress import Finished, ProgressFeed
 from services.server import Host
 from services.trainer import commands, wire
 from services.trainer.device import Compute
+from services.trainer.records import Location
 from services.trainer.trainer import Trainer
-from services.wire import fingerprint, header_from_pb, progress_to_pb
+from services.wire import fingerprint, header_from_pb, location_from_pb, progress_to_pb
 from services.work import Timing
 from trueline.v1 import trainer_pb2 as pb
 from trueline.v1 import trainer_pb2_grpc
@@ -130,8 +131,8 @@ class TrainerServicer(trainer_pb2_grpc.TrainerServiceServicer):
         """Makes a good version the policy again, as a new version."""
 
         def convert() -> commands.Command:
-            good = wire.location_from_pb(request.good, "good")
-            return commands.RollBack(*_place(request), good, request.number)
+            expected, path = location_from_pb(request.good, "good")
+            return commands.RollBack(*_place(request), Location(path, expected), request.number)
 
         def answer(published: Any, timing: Timing) -> pb.RollBackResponse:
             return pb.RollBackResponse(published=wire.published_to_pb(published))

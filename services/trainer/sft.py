@@ -113,13 +113,9 @@ class SftStage(Stage):
         ids_BT, mask_BT = (x.to(self.compute.device) for x in sft_rectangle(rows, self.loaded.pad_id))
         first = int(mask_BT.any(0).long().argmax())
         keep = ids_BT.shape[1] - first
-        logits_BKV = self.loaded.model(
-            input_ids=ids_BT[:, :-1], use_cache=False, logits_to_keep=keep
-        ).logits
+        logits_BKV = self.loaded.model(input_ids=ids_BT[:, :-1], use_cache=False, logits_to_keep=keep).logits
         mask_BK = mask_BT[:, first:]
-        return F.cross_entropy(
-            logits_BKV[mask_BK].float(), ids_BT[:, first:][mask_BK], reduction="sum"
-        )
+        return F.cross_entropy(logits_BKV[mask_BK].float(), ids_BT[:, first:][mask_BK], reduction="sum")
 
     def encode(self, batch: Sequence[Demonstration]) -> tuple[list[SftRow], list[Excluded]]:
         """The rows that can be learned from, and what became of the others."""

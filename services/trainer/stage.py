@@ -80,9 +80,7 @@ class Stage(ABC):
         """Makes the stage what it was when `state` was taken, bit for bit."""
         for name, learner in self.learners.items():
             prefix = f"{name}/"
-            own = {
-                key.removeprefix(prefix): t for key, t in state.tensors.items() if key.startswith(prefix)
-            }
+            own = {key.removeprefix(prefix): t for key, t in state.tensors.items() if key.startswith(prefix)}
             learner.load(own, state.scalars["updates"][name])
         self.version = ModelVersion(**state.scalars["version"])
         parent = state.scalars["parent"]

@@ -9,13 +9,14 @@ from services.errors import FieldError
 from services.models import load_causal
 from services.progress import ProgressFeed
 from services.trainer.device import Compute
-from services.trainer.loading import identify, load_critic, load_trained_scalar
+from services.trainer.loading import load_critic, load_trained_scalar
 from services.trainer.ppo import PpoStage
 from services.trainer.records import StageBegun, StagePlan
 from services.trainer.reward_model import RewardModelStage
 from services.trainer.settings import PpoSettings, RewardModelSettings, SftSettings
 from services.trainer.sft import SftStage
 from services.trainer.stage import Stage
+from services.weights import identify
 
 
 def build_stage(plan: StagePlan, compute: Compute, progress: ProgressFeed) -> tuple[Stage, StageBegun]:
@@ -27,7 +28,7 @@ def build_stage(plan: StagePlan, compute: Compute, progress: ProgressFeed) -> tu
 def _sft(plan: StagePlan, compute: Compute) -> tuple[Stage, StageBegun]:
     assert isinstance(plan.settings, SftSettings)
     plan.settings.check("sft")
-    version = identify(plan.trained).version
+    version = identify(plan.trained.path, plan.trained.version).version
     loaded = load_causal(plan.trained.path, device=compute.device)
     stage = SftStage(plan, plan.settings, loaded, version, compute)
     return stage, StageBegun(_parameters(stage))
@@ -36,7 +37,7 @@ def _sft(plan: StagePlan, compute: Compute) -> tuple[Stage, StageBegun]:
 def _reward_model(plan: StagePlan, compute: Compute) -> tuple[Stage, StageBegun]:
     assert isinstance(plan.settings, RewardModelSettings)
     plan.settings.check("reward_model")
-    version = identify(plan.trained).version
+    version = identify(plan.trained.path, plan.trained.version).version
     loaded = load_trained_scalar(plan.trained.path, plan.seed, compute.device)
     stage = RewardModelStage(plan, plan.settings, loaded, version, compute)
     return stage, StageBegun(_parameters(stage))
@@ -45,7 +46,7 @@ def _reward_model(plan: StagePlan, compute: Compute) -> tuple[Stage, StageBegun]
 def _ppo(plan: StagePlan, compute: Compute) -> tuple[Stage, StageBegun]:
     assert isinstance(plan.settings, PpoSettings)
     plan.settings.check("ppo")
-    version = identify(plan.trained).version
+    version = identify(plan.trained.path, plan.trained.version).version
     policy = load_causal(plan.trained.path, device=compute.device)
     critic = load_critic(policy, plan.trained.path, plan.reward, plan.seed, compute.device)
     stage = PpoStage(plan, plan.settings, policy, critic, version, compute)

@@ -20,7 +20,6 @@ from services.progress import ProgressFeed
 from services.trainer import commands
 from services.trainer.checkpoint import read_checkpoint, write_checkpoint
 from services.trainer.device import Compute
-from services.trainer.loading import identify
 from services.trainer.ppo import PpoStage
 from services.trainer.records import (
     CheckpointPlace,
@@ -34,7 +33,7 @@ from services.trainer.reward_model import RewardModelStage
 from services.trainer.sft import SftStage
 from services.trainer.stage import Stage
 from services.trainer.stages import build_stage, check_plan
-from services.weights import ModelVersion, PublishedVersion, VersionExists, publish
+from services.weights import ModelVersion, PublishedVersion, VersionExists, identify, publish
 
 log = logging.getLogger(__name__)
 
@@ -175,7 +174,7 @@ class Trainer:
     def _roll_back(self, command: commands.RollBack, progress: ProgressFeed) -> PublishedVersion:
         stage = self._stage_of(PpoStage)
         progress.report("verifying and loading the good version")
-        good = identify(command.good).version
+        good = identify(command.good.path, command.good.version).version
         loaded = load_causal(command.good.path, device=self.compute.device)
         weights = dict(loaded.model.named_parameters())
         _check_same_shape(stage, weights)

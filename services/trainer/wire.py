@@ -34,7 +34,14 @@ from services.trainer.records import (
 )
 from services.trainer.settings import PpoSettings, RewardModelSettings, SftSettings, StageSettings
 from services.weights import PublishedVersion, WeightsError, path_of
-from services.wire import messages_from_pb, prompt_from_pb, timing_to_pb, version_from_pb, version_to_pb
+from services.wire import (
+    location_from_pb,
+    messages_from_pb,
+    prompt_from_pb,
+    timing_to_pb,
+    version_from_pb,
+    version_to_pb,
+)
 from services.work import Timing
 from trueline.v1 import trainer_pb2, types_pb2
 
@@ -128,19 +135,11 @@ def _models_from_pb(models: Iterable[trainer_pb2.StageModel]) -> dict[str, Locat
         if role is None or role in found:
             limit = "must be MODEL_ROLE_TRAINED or MODEL_ROLE_REWARD, each once"
             raise FieldError(f"models[{index}].role", model.role, limit)
-        found[role] = location_from_pb(model.location, f"models[{index}].location")
+        expected, path = location_from_pb(model.location, f"models[{index}].location")
+        found[role] = Location(path, expected)
     if "trained" not in found:
         raise FieldError("models", list(found), "must hold a model of role MODEL_ROLE_TRAINED")
     return found
-
-
-def location_from_pb(location: types_pb2.ModelLocation, field: str) -> Location:
-    """Where a model lies; number 0 without a digest is a plain directory that nothing vouches for."""
-    version = version_from_pb(location.version)
-    path = _path(location.uri, f"{field}.uri")
-    if version.number == 0 and not version.sha256:
-        return Location(path, None)
-    return Location(path, version)
 
 
 def _path(uri: str, field: str) -> Path:
