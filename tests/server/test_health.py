@@ -141,3 +141,14 @@ async def test_a_taken_port_is_an_error_and_not_half_of_the_calls(server: Server
     with pytest.raises(RuntimeError, match="bind"):
         async with running(SERVICE, ScriptedApplication, settings):
             raise AssertionError("two servers share a port")
+
+
+async def test_an_old_connection_is_replaced_and_its_running_call_goes_on():
+    settings = ServerSettings(grace=5, max_connection_age=0.4, max_connection_age_grace=30)
+    async with (
+        running(SERVICE, ScriptedApplication, settings) as server,
+        grpc.aio.insecure_channel(server.address) as channel,
+    ):
+        caller = Caller(channel)
+        assert await caller.outcome("unary", b"sleep 1.5") == [b"sleep 1.5"]
+        assert await caller.outcome("unary", b"echo") == [b"echo"]
