@@ -152,7 +152,7 @@ async def test_a_load_of_another_version_than_the_named_one_is_refused(tmp_path:
 async def test_a_malformed_load_names_its_field(tmp_path: Path):
     good = location(publish_reward(tmp_path))
     relative = types_pb2.ModelLocation(version=good.version, uri="models/reward")
-    unnamed = types_pb2.ModelLocation(uri=good.uri)
+    unnamed = types_pb2.ModelLocation(version=types_pb2.ModelVersion(number=1), uri=good.uri)
     cases = [
         (header(""), "reward", good, "header.request_id"),
         (header("load", run_id=""), "reward", good, "header.run_id"),
