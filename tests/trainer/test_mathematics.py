@@ -164,6 +164,35 @@ def test_a_log_ratio_beyond_float32_keeps_loss_and_gradient_finite():
     assert all(math.isfinite(x) for x in sums.means().values())
 
 
+def test_importance_weights_scale_each_tokens_loss_and_take_no_gradient():
+    new = torch.tensor([[0.1, -0.1]]).requires_grad_()
+    weights = torch.tensor([[2.0, 0.5]]).requires_grad_()
+    old, advantages, mask = torch.zeros(1, 2), torch.tensor([[1.0, -3.0]]), torch.ones(1, 2, dtype=torch.bool)
+    loss, _ = policy_loss(new, old, advantages, mask, CLIP, 0, weights)
+    loss.backward()
+    assert loss.item() == pytest.approx(-(2 * math.exp(0.1) - 0.5 * 3 * math.exp(-0.1)) / 2)
+    assert new.grad[0].tolist() == pytest.approx([-math.exp(0.1), 0.75 * math.exp(-0.1)])
+    assert weights.grad is None
+
+
+def test_ratio_moments_are_those_of_the_ratios_themselves():
+    ratios = torch.tensor([[0.5, 1.5, 2.5]])
+    mask = torch.ones(1, 3, dtype=torch.bool)
+    means = policy_loss(ratios.log(), torch.zeros(1, 3), torch.ones(1, 3), mask, CLIP, 0)[1].means()
+    assert means["ratio_mean"] == pytest.approx(1.5)
+    assert means["ratio_variance"] == pytest.approx(2 / 3)
+    assert means["approx_kl"] == pytest.approx(0.5 * (ratios.log() ** 2).mean().item())
+    assert means["approx_kl_k3"] == pytest.approx((ratios - 1 - ratios.log()).mean().item())
+
+
+@settings(max_examples=40, deadline=None)
+@given(batches)
+def test_values_that_moved_less_than_the_clip_range_are_never_counted_as_clipped(batch):
+    columns, mask = random_batch(*batch)
+    new = columns["values"] + 0.19 * columns["new"].tanh()
+    assert value_loss(new, columns["values"], columns["rewards"], mask, CLIP)[1].clipped == 0
+
+
 def test_a_value_clip_of_zero_is_off():
     new, old, returns = torch.tensor([[9.0]]), torch.tensor([[0.0]]), torch.tensor([[1.0]])
     mask = torch.ones(1, 1, dtype=torch.bool)
