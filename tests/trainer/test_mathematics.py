@@ -185,11 +185,11 @@ def test_ratio_moments_are_those_of_the_ratios_themselves():
     assert means["approx_kl_k3"] == pytest.approx((ratios - 1 - ratios.log()).mean().item())
 
 
-@settings(max_examples=40, deadline=None)
-@given(batches)
-def test_values_that_moved_less_than_the_clip_range_are_never_counted_as_clipped(batch):
-    columns, mask = random_batch(*batch)
+def test_values_that_moved_less_than_the_clip_range_are_never_counted_as_clipped():
+    """old + (new - old) is not always new: among so many, rounding alone looks like clipping."""
+    columns, mask = random_batch(200, 200, seed=0)
     new = columns["values"] + 0.19 * columns["new"].tanh()
+    assert (columns["values"] + (new - columns["values"]) != new).any()
     assert value_loss(new, columns["values"], columns["rewards"], mask, CLIP)[1].clipped == 0
 
 
