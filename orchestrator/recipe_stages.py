@@ -62,16 +62,16 @@ class PretrainStage(_Supervised):
     """Next-token training on whole texts or conversations."""
 
     kind: Literal["pretrain"]
-    all_tokens: bool = True
-    """Every token bears loss; false leaves it to the assistant's."""
+    loss_on: Literal["all", "assistant", "last"] = "all"
+    """Which tokens bear loss: every one, the assistant's, or those of the last message."""
 
 
 class SftStage(_Supervised):
     """Supervised fine-tuning on demonstrations."""
 
     kind: Literal["sft"]
-    all_tokens: bool = False
-    """Only the assistant's tokens bear loss; true takes every token."""
+    loss_on: Literal["all", "assistant", "last"] = "assistant"
+    """Which tokens bear loss: the assistant's, those of the last message, or every one."""
 
 
 class SimulatedLabel(Settings):

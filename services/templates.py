@@ -88,6 +88,18 @@ def render_conversation(tokenizer: Any, messages: Sequence[Message]) -> tuple[li
     return ids + rest, said + [False] * len(rest)
 
 
+def render_last_message(tokenizer: Any, messages: Sequence[Message]) -> tuple[list[int], list[bool]]:
+    """Ids of a whole conversation, and which of them belong to its last message, whoever says it.
+
+        user "hi", assistant "hello", user "thanks" -> <s> hi <reply> hello </s> thanks
+                                                       F   F  F       F     F    T
+    """
+    ids, said = render_conversation(tokenizer, messages)
+    earlier = len(render_conversation(tokenizer, messages[:-1])[0]) if len(messages) > 1 else 0
+    by_assistant = messages[-1]["role"] == "assistant"
+    return ids, [place >= earlier and (said[place] or not by_assistant) for place in range(len(ids))]
+
+
 def _assistant_turn(tokenizer: Any, text: str) -> tuple[list[int], list[bool]]:
     """Ids of one turn and which the assistant said: all up to its last end token, not the newline behind."""
     ids = _tokenise(tokenizer, text)

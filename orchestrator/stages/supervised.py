@@ -17,7 +17,7 @@ Row = dict[str, Any]
 
 async def run_supervised(run: Run, name: str, settings: PretrainStage | SftStage) -> dict[str, Any]:
     """Trains on every row `epochs` times, one call to the trainer per `rows_per_step` rows."""
-    read = read_texts if settings.all_tokens else read_demonstrations
+    read = read_demonstrations if settings.loss_on == "assistant" else read_texts
     rows = read(Path(settings.data))
     steps = steps_of(rows, settings.epochs, settings.rows_per_step, derive(run.recipe.seed, name))
 
@@ -25,7 +25,7 @@ async def run_supervised(run: Run, name: str, settings: PretrainStage | SftStage
         batch = trainer_pb2.SftBatch(rows=[sft_row(row) for row in steps[number - 1]])
         return trainer_pb2.SftStepRequest(inline=batch)
 
-    fields = {"minibatch_size", "micro_batch_size", "max_tokens", "all_tokens", "optimizer"}
+    fields = {"minibatch_size", "micro_batch_size", "max_tokens", "loss_on", "optimizer"}
     supervised = settings_message(trainer_pb2.SftSettings, settings.model_dump(include=fields))
     supervised.total_updates = updates_of(steps, settings.minibatch_size)
     begin = begin_request(

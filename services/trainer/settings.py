@@ -16,6 +16,7 @@ from services.errors import FieldError, FieldErrors
 Limit = tuple[Callable[[Any], bool], str]
 
 SCHEDULES = ("constant", "linear", "cosine")
+LOSS_ON = ("assistant", "last", "all")
 KL_ESTIMATORS = ("k1", "k2", "k3")
 
 ABOVE_0: Limit = (lambda x: x > 0, "must be above 0")
@@ -87,7 +88,7 @@ class SftSettings(StageSettings):
     micro_batch_size: int = within(AT_LEAST_1)
     max_tokens: int = within((lambda x: x >= 2, "must be at least 2"))
     total_updates: int = within(AT_LEAST_1)
-    all_tokens: bool = within(ANY)
+    loss_on: str = within(one_of(LOSS_ON))
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from services.errors import FieldError
 from services.models import LoadedCausal, save_causal
 from services.progress import ProgressFeed
 from services.sequences import micro_batches
-from services.templates import TemplateError, render_conversation, render_text
+from services.templates import TemplateError, render_conversation, render_last_message, render_text
 from services.trainer.batches import SftRow, sft_rectangle
 from services.trainer.device import Compute
 from services.trainer.loading import check_max_tokens
@@ -128,25 +128,30 @@ class SftStage(Stage):
         return rows, excluded
 
     def _row(self, demonstration: Demonstration) -> SftRow:
-        ids, said = render_demonstration(self.loaded.tokenizer, demonstration, self.loaded.eos_ids[0])
-        row = SftRow(ids, [True] * len(ids) if self.settings.all_tokens else said)
-        if len(ids) > self.settings.max_tokens:
+        end, loss_on = self.loaded.eos_ids[0], self.settings.loss_on
+        row = SftRow(*render_demonstration(self.loaded.tokenizer, demonstration, end, loss_on))
+        if len(row.ids) > self.settings.max_tokens:
             limit = self.settings.max_tokens
-            raise RowError("too_long", f"the row holds {len(ids)} tokens; the limit is {limit}")
+            raise RowError("too_long", f"the row holds {len(row.ids)} tokens; the limit is {limit}")
         if not row.loss_tokens:
             raise RowError("empty", "the row holds no token that bears loss")
         return row
 
 
-def render_demonstration(tokenizer: Any, row: Demonstration, end_id: int) -> tuple[list[int], list[bool]]:
-    """Ids and which of them bear loss: what the assistant says, or all of a text and the end behind it."""
+def render_demonstration(
+    tokenizer: Any, row: Demonstration, end_id: int, loss_on: str
+) -> tuple[list[int], list[bool]]:
+    """Ids and which of them bear loss: those that `loss_on` names, or all of a text and the end behind it."""
     if row.messages is None:
         if not row.text:
             raise RowError("empty", "the row holds neither messages nor text")
         ids = [*render_text(tokenizer, row.text), end_id]
         return ids, [True] * len(ids)
     try:
-        return render_conversation(tokenizer, row.messages)
+        if loss_on == "last":
+            return render_last_message(tokenizer, row.messages)
+        ids, said = render_conversation(tokenizer, row.messages)
+        return ids, said if loss_on == "assistant" else [True] * len(ids)
     except TemplateError as error:
         raise RowError("template_failed", str(error)) from None
 

@@ -39,7 +39,7 @@ SFT: dict[str, Any] = {
     "micro_batch_size": 4,
     "max_tokens": 64,
     "total_updates": 100,
-    "all_tokens": False,
+    "loss_on": "assistant",
 }
 REWARD_MODEL: dict[str, Any] = {
     "optimizer": OPTIMIZER,
@@ -97,8 +97,8 @@ def header(request_id: str, step: int = 0, *, epoch: int = 1, run: str = "run") 
 
 
 def plain(path: Path) -> types_pb2.ModelLocation:
-    """A plain directory's location: no digest, number 0."""
-    return types_pb2.ModelLocation(version=types_pb2.ModelVersion(model="start"), uri=str(path))
+    """A plain directory's location: no version is expected."""
+    return types_pb2.ModelLocation(uri=str(path))
 
 
 def begin_request(

@@ -80,20 +80,20 @@ class OptimizerSettings(_message.Message):
     def __init__(self, learning_rate: _Optional[float] = ..., beta1: _Optional[float] = ..., beta2: _Optional[float] = ..., epsilon: _Optional[float] = ..., weight_decay: _Optional[float] = ..., max_gradient_norm: _Optional[float] = ..., warmup_updates: _Optional[int] = ..., schedule: _Optional[str] = ...) -> None: ...
 
 class SftSettings(_message.Message):
-    __slots__ = ("optimizer", "minibatch_size", "micro_batch_size", "max_tokens", "total_updates", "all_tokens")
+    __slots__ = ("optimizer", "minibatch_size", "micro_batch_size", "max_tokens", "total_updates", "loss_on")
     OPTIMIZER_FIELD_NUMBER: _ClassVar[int]
     MINIBATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
     MICRO_BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
     MAX_TOKENS_FIELD_NUMBER: _ClassVar[int]
     TOTAL_UPDATES_FIELD_NUMBER: _ClassVar[int]
-    ALL_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    LOSS_ON_FIELD_NUMBER: _ClassVar[int]
     optimizer: OptimizerSettings
     minibatch_size: int
     micro_batch_size: int
     max_tokens: int
     total_updates: int
-    all_tokens: bool
-    def __init__(self, optimizer: _Optional[_Union[OptimizerSettings, _Mapping]] = ..., minibatch_size: _Optional[int] = ..., micro_batch_size: _Optional[int] = ..., max_tokens: _Optional[int] = ..., total_updates: _Optional[int] = ..., all_tokens: bool = ...) -> None: ...
+    loss_on: str
+    def __init__(self, optimizer: _Optional[_Union[OptimizerSettings, _Mapping]] = ..., minibatch_size: _Optional[int] = ..., micro_batch_size: _Optional[int] = ..., max_tokens: _Optional[int] = ..., total_updates: _Optional[int] = ..., loss_on: _Optional[str] = ...) -> None: ...
 
 class RewardModelSettings(_message.Message):
     __slots__ = ("optimizer", "minibatch_size", "micro_batch_size", "max_tokens", "total_updates", "centering_coefficient")
