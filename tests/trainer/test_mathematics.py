@@ -188,9 +188,9 @@ def test_ratio_moments_are_those_of_the_ratios_themselves():
 def test_values_that_moved_less_than_the_clip_range_are_never_counted_as_clipped():
     """old + (new - old) is not always new: among so many, rounding alone looks like clipping."""
     columns, mask = random_batch(200, 200, seed=0)
-    new = columns["values"] + 0.19 * columns["new"].tanh()
-    assert (columns["values"] + (new - columns["values"]) != new).any()
-    assert value_loss(new, columns["values"], columns["rewards"], mask, CLIP)[1].clipped == 0
+    old, new = 0.09 * columns["values"].tanh(), 0.09 * columns["new_values"].tanh()
+    assert (old + (new - old) != new).any()
+    assert value_loss(new, old, columns["rewards"], mask, CLIP)[1].clipped == 0
 
 
 def test_a_value_clip_of_zero_is_off():
