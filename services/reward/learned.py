@@ -1,17 +1,14 @@
-"""A scalar model as a scorer: its own tokenizer and template, micro-batches by length, versions that swap."""
+"""A scalar model as a scorer: its own tokenizer and template, micro-batches by length."""
 
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
-from services.errors import NotReadyError, PreconditionError
-from services.models import LoadedScalar, load_scalar
+from services.models import LoadedScalar
 from services.reward.scorers import (
     UNFITTED,
     Description,
@@ -23,78 +20,13 @@ from services.reward.scorers import (
 )
 from services.sequences import micro_batches, pad_right
 from services.templates import TemplateError, render_exchange, template_sha256, tokenizer_sha256
-from services.weights import MANIFEST, Manifest, ModelVersion, WeightsError, identify
+from services.weights import MANIFEST, Manifest, WeightsError
 
 BATCH_ROWS = 64
 
 
-@dataclass(frozen=True)
-class Loaded:
-    """What a load came to: the version, its size in bytes and the seconds it took."""
-
-    version: ModelVersion
-    bytes: int
-    seconds: float
-
-
 class LearnedScorer:
-    """A named place for scalar models. A load makes its version ready beside the one that serves, then swaps.
-
-    Whoever scores holds on to the `serving` it took, so that a batch is of one version however long it runs.
-    """
-
-    def __init__(self, name: str, batch_tokens: int, *, comes_by_itself: bool) -> None:
-        self.name = name
-        self._comes_by_itself = comes_by_itself
-        self._batch_tokens = batch_tokens
-        self._serving: ServedModel | None = None
-
-    @property
-    def description(self) -> Description:
-        """The serving version's; of the name alone while there is none."""
-        return self._serving.description if self._serving else Description(self.name)
-
-    @property
-    def version(self) -> ModelVersion | None:
-        """The version that serves."""
-        return self._serving.description.version if self._serving else None
-
-    @property
-    def serving(self) -> ServedModel:
-        """The model that answers now.
-
-        While there is none, "not_loaded": NotReadyError where a retry will find one, for it is on its way,
-        and PreconditionError where it takes a LoadWeights.
-        """
-        if self._serving is not None:
-            return self._serving
-        if self._comes_by_itself:
-            raise NotReadyError(f"scorer {self.name!r} has no model yet", "not_loaded")
-        raise PreconditionError("not_loaded", f"scorer {self.name!r} has no model; LoadWeights gives it one")
-
-    def load_version(self, path: Path, version: ModelVersion | None, report: Callable[[str], None]) -> Loaded:
-        """Verifies the version in `path` (None: whatever is there) and swaps it in.
-
-        WeightsError leaves all as it was.
-        """
-        return self._load(path, lambda: identify(path, version), report)
-
-    def load_directory(self, path: Path) -> Loaded:
-        """As load_version, for whatever version or plain Hugging Face directory is there."""
-        return self._load(path, lambda: identify(path, None), lambda activity: None)
-
-    def _load(self, path: Path, check: Callable[[], Manifest], report: Callable[[str], None]) -> Loaded:
-        began = time.perf_counter()
-        report("verifying")
-        manifest = check()
-        report("loading")
-        # One assignment is the swap: before it the old version answers, after it the new one.
-        self._serving = ServedModel(self.name, load_scalar(path), manifest, path, self._batch_tokens)
-        return Loaded(manifest.version, manifest.bytes, time.perf_counter() - began)
-
-
-class ServedModel:
-    """One version of a scalar model, as a scorer."""
+    """One version of a scalar model; a ServingModel holds the newest."""
 
     def __init__(
         self, name: str, loaded: LoadedScalar, manifest: Manifest, path: Path, batch_tokens: int

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections import Counter as Tally
 from collections.abc import Sequence
 
-from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client import CollectorRegistry, Counter
 
 from services.reward.scorers import Outcome, Scored
-from services.weights import ModelVersion
 
 
 class RewardMetrics:
-    """Items by outcome, tokens, and the versions served."""
+    """Items by what came of them, and tokens."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._items = Counter(
@@ -33,9 +32,6 @@ class RewardMetrics:
             ("scorer",),
             registry=registry,
         )
-        self._version = Gauge(
-            "trueline_weights_version", "Number of the version served.", ("model",), registry=registry
-        )
 
     def observe(self, scorer: str, outcomes: Sequence[Outcome]) -> None:
         """Counts a batch."""
@@ -45,7 +41,3 @@ class RewardMetrics:
             self._items.labels(scorer, word).inc(count)
         self._tokens.labels(scorer).inc(sum(outcome.tokens for outcome in scored))
         self._truncated.labels(scorer).inc(sum(outcome.truncated for outcome in scored))
-
-    def serves(self, scorer: str, version: ModelVersion) -> None:
-        """Notes a swap."""
-        self._version.labels(scorer).set(version.number)

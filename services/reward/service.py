@@ -8,21 +8,10 @@ from typing import Any
 import grpc
 
 from services.errors import FieldError, FieldErrors
-from services.progress import Finished, ProgressFeed
+from services.model_edge import load_weights
 from services.reward.hosting import Rewards
-from services.reward.learned import Loaded
 from services.reward.scorers import Description, Exchange, Outcome, Scored
-from services.wire import (
-    expected_version_from_pb,
-    fingerprint,
-    header_from_pb,
-    loaded_to_pb,
-    location_from_pb,
-    progress_to_pb,
-    prompt_from_pb,
-    timing_to_pb,
-    version_to_pb,
-)
+from services.wire import expected_version_from_pb, prompt_from_pb, timing_to_pb, version_to_pb
 from trueline.v1 import reward_pb2, reward_pb2_grpc, types_pb2
 
 
@@ -44,7 +33,7 @@ class RewardServicer(reward_pb2_grpc.RewardServiceServicer):
         """Scores a batch with one scorer."""
         exchanges = exchanges_from_pb(request, self.rewards.settings.max_items)
         expected = expected_version_from_pb(request)
-        description, outcomes, timing = await self.rewards.score(request.scorer, exchanges, expected)
+        (description, outcomes), timing = await self.rewards.score(request.scorer, exchanges, expected)
         return reward_pb2.ScoreResponse(
             scores=[score_to_pb(outcome) for outcome in outcomes],
             scorer=scorer_to_pb(description),
@@ -62,20 +51,9 @@ class RewardServicer(reward_pb2_grpc.RewardServiceServicer):
         self, request: reward_pb2.RewardServiceLoadWeightsRequest, context: Any
     ) -> AsyncGenerator[reward_pb2.RewardServiceLoadWeightsResponse, None]:
         """Swaps in a version of a learned scorer."""
-        response = reward_pb2.RewardServiceLoadWeightsResponse
-        name = self.rewards.learned_name(request.scorer)
-        version, path = location_from_pb(request.location)
-
-        async def step(progress: ProgressFeed) -> Loaded:
-            return await self.rewards.load_version(name, path, version, progress)
-
-        header = header_from_pb(request.header)
-        async for event in self.rewards.fence.stream(header, step, fingerprint("LoadWeights", request)):
-            if isinstance(event, Finished):
-                loaded = event.result
-                yield response(loaded=loaded_to_pb(loaded.version, loaded.bytes, loaded.seconds))
-            else:
-                yield response(progress=progress_to_pb(event))
+        place, response = self.rewards.place(request.scorer), reward_pb2.RewardServiceLoadWeightsResponse
+        async for event in load_weights(place, self.rewards.fence, request, response):
+            yield event
 
 
 def exchanges_from_pb(request: reward_pb2.ScoreRequest, max_items: int) -> list[Exchange]:

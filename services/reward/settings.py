@@ -59,10 +59,11 @@ class RewardSettings(ServerSettings):
     )
     follow: tuple[tuple[str, Path], ...] = setting(
         (),
-        "NAME=MODELS_DIR: the learned scorer NAME serves what MODELS_DIR/NAME/COMMITTED names. Repeatable.",
+        "NAME=MODELS_DIR/MODEL: the learned scorer NAME serves what that model's pointer names. Repeatable.",
         parse=named_directory,
         repeated=True,
     )
+    device: str = setting("cpu", "Where models run, as torch names it: cpu, cuda, cuda:1.")
     batch_tokens: int = setting(
         16384, "Tokens of one forward pass at most, padding included.", parse=above(0)
     )
@@ -77,6 +78,8 @@ class RewardSettings(ServerSettings):
         found += [f"--follow: {name!r} is given twice" for name in _repeated(followed)]
         learned_names = {name for name, _ in self.learned}
         found += [f"--follow: no --learned {name}" for name in followed if name not in learned_names]
+        both = [name for name, path in self.learned if path is not None and name in followed]
+        found += [f"--learned, --follow: give {name!r} one source of models" for name in both]
         return [*super().faults(), *found]
 
 

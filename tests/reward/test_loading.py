@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-import services.reward.hosting
+from services.logs import JsonFormatter
 from services.weights import MANIFEST, POINTER, PublishedVersion, publish
 from tests.reward.hosting import header, location, publish_reward, reward_service, version_pb
 from tests.tiny_models import write_tiny_model
@@ -168,23 +169,18 @@ async def test_a_malformed_load_names_its_field(tmp_path: Path):
             assert [name for name, _ in refused.value.field_violations] == [field]
 
 
-async def test_a_repeated_load_is_answered_from_memory_and_a_stale_epoch_is_refused(tmp_path: Path):
+async def test_a_load_may_be_repeated_and_a_stale_epoch_is_refused(tmp_path: Path):
     first, second = publish_reward(tmp_path, 1), publish_reward(tmp_path, 2)
     async with reward_service() as (client, _):
-        loads = [
-            await client.load_weights(header=header("one", epoch=2), location=location(first))
-            for _ in range(2)
-        ]
-        assert loads[0] == loads[1]
+        for _ in range(2):
+            loaded = await client.load_weights(header=header("one", epoch=2), location=location(first))
+            assert loaded.version == version_pb(first)
         with pytest.raises(CallError) as stale:
             await client.load_weights(header=header("two", epoch=1), location=location(second))
-        with pytest.raises(CallError) as reused:
-            await client.load_weights(header=header("one", epoch=2), location=location(second))
         assert (stale.value.code, stale.value.reason) == (
             grpc.StatusCode.FAILED_PRECONDITION,
             "stale_epoch",
         )
-        assert reused.value.reason == "request_id_reused"
         await client.score("reward", ITEMS, expected_version=version_pb(first))
 
 
@@ -197,10 +193,8 @@ async def wait_for_version(client: RewardClient, published: PublishedVersion) ->
     raise AssertionError(f"{published.version} was never served")
 
 
-async def test_a_followed_pointer_is_served_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(services.reward.hosting, "FOLLOW_SECONDS", 0.05)
-    monkeypatch.setattr(services.reward.hosting, "RETRY_SECONDS", 0.05)
-    async with reward_service(rules=(), follow=(("reward", tmp_path),)) as (client, _):
+async def test_a_followed_pointer_is_served_by_itself(tmp_path: Path):
+    async with reward_service(rules=(), follow=(("reward", tmp_path / "reward"),)) as (client, _):
         assert await client.health() == "NOT_SERVING"
         # UNAVAILABLE until then, which the client tries again.
         early = asyncio.create_task(client.score("reward", ITEMS, deadline=30.0))
@@ -212,6 +206,34 @@ async def test_a_followed_pointer_is_served_by_itself(tmp_path: Path, monkeypatc
         # A pointer to what cannot be loaded leaves the old version serving; the next good one is taken.
         pointer = tmp_path / "reward" / POINTER
         pointer.write_text(json.dumps({"number": 2, "sha256": "0" * 64}))
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(1.0)
         await client.score("reward", ITEMS, expected_version=version_pb(first))
         await wait_for_version(client, publish_reward(tmp_path, 3))
+
+
+async def test_metrics_count_items_by_what_came_of_them(tmp_path: Path):
+    published = publish_reward(tmp_path, 3, context=8)
+    long = ([{"role": "user", "content": "w1"}], " ".join(["w2"] * 20))
+    async with reward_service(learned=(("reward", published.path),)) as (client, server):
+        await client.score("reward", [*ITEMS, ("w1", ""), long])
+        value = server.host.registry.get_sample_value
+        items, scorer = "trueline_reward_items_total", {"scorer": "reward"}
+        assert value(items, {**scorer, "outcome": "scored"}) == 2
+        assert value(items, {**scorer, "outcome": "empty_response"}) == 1
+        assert value("trueline_reward_tokens_total", scorer) == 6 + 8
+        assert value("trueline_reward_truncated_items_total", scorer) == 1
+        assert value("trueline_weights_version", {"model": "reward"}) == 3
+
+
+async def test_a_loads_log_lines_name_its_run_and_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    published, lines = publish_reward(tmp_path), list[str]()
+    handler = logging.Handler()
+    monkeypatch.setattr(handler, "emit", lambda record: lines.append(JsonFormatter().format(record)))
+    monkeypatch.setattr(logging.root, "handlers", [handler])
+    monkeypatch.setattr(logging.root, "level", logging.INFO)
+    async with reward_service() as (client, _):
+        await client.load_weights(header=header("r7/load", run_id="r7"), location=location(published))
+        await client.list_scorers()
+    named = [line for line in map(json.loads, lines) if line.get("run") == "r7"]
+    assert [line["message"] for line in named] == ["serving", "call"]
+    assert [line["request_id"] for line in named] == ["r7/load"] * 2
