@@ -1,7 +1,8 @@
 """A key-value cache that grows in blocks: transformers' own copies all of it for every token.
 
-On a 0.7M-parameter model with 256 rows those copies were half of the time of a step. Room for the whole
-response from the start is no better: attention over strided views of mostly empty memory takes twice as long.
+Measured with 256 rows of a 0.7M-parameter model on one thread: 1.08 times as many tokens a second at 32 new
+tokens, 1.17 times at 96. Room for the whole response from the start gives nothing: attention over strided
+views of mostly empty memory takes up to twice as long.
 """
 
 from typing import Any

@@ -1,6 +1,7 @@
 """The mathematics of one draw, by hand-computed values and by counting."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from services.policy.sampling import draw, keep_top, uniforms
 LOGITS = torch.log(torch.tensor([[0.1, 0.4, 0.3, 0.2]]))
 
 
-def drawn(u: float, **filters: float) -> tuple[int, float]:
+def drawn(u: float, **filters: Any) -> tuple[int, float]:
     ids, logprobs = draw(LOGITS, torch.tensor([u], dtype=torch.float64), 1.0, **filters)
     return int(ids), float(logprobs)
 
