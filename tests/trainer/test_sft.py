@@ -4,17 +4,17 @@ import hashlib
 
 import pytest
 import torch
+
 from services.progress import ProgressFeed
 from services.trainer.batches import SftRow, sft_rectangle
 from services.trainer.device import Compute
 from services.trainer.records import Demonstration
 from services.trainer.stages import build_stage
 from services.trainer.wire import plan_from_pb
+from tests.trainer.wiring import begin_request, conversation, header, sft_request, sft_rows, trainer
 from trueline import CallError
 from trueline.v1 import trainer_pb2 as pb
 from trueline.v1 import types_pb2
-
-from tests.trainer.wiring import begin_request, conversation, header, sft_request, sft_rows, trainer
 
 
 def stage_in(tmp_path, threads=1, **settings):
@@ -112,7 +112,11 @@ async def test_rows_that_cannot_train_are_left_out_with_a_reason_and_change_noth
     async with trainer() as client:
         await client.begin_stage(begin_request(tmp_path, "sft"))
         mixed = await client.sft_step(sft_request([bad[0], *good[:2], bad[1], *good[2:], bad[2]]))
-        assert [(row.row, row.reason) for row in mixed.excluded] == [(0, "too_long"), (3, "empty"), (7, "empty")]
+        assert [(row.row, row.reason) for row in mixed.excluded] == [
+            (0, "too_long"),
+            (3, "empty"),
+            (7, "empty"),
+        ]
         assert "71 tokens; the limit is 64" in mixed.excluded[0].message
         await client.begin_stage(begin_request(tmp_path, "sft", header=header("again")))
         alone = await client.sft_step(sft_request(good))
@@ -144,7 +148,11 @@ async def test_a_batch_in_a_file_trains_as_one_in_the_message(tmp_path):
 
 @pytest.mark.parametrize(
     ("uri", "sha256", "field"),
-    [("missing.pb", "0" * 64, "artifact.uri"), ("batch.pb", "0" * 64, "artifact.sha256"), (None, "", "artifact.uri")],
+    [
+        ("missing.pb", "0" * 64, "artifact.uri"),
+        ("batch.pb", "0" * 64, "artifact.sha256"),
+        (None, "", "artifact.uri"),
+    ],
 )
 async def test_a_file_that_is_missing_or_another_is_refused(tmp_path, uri, sha256, field):
     (tmp_path / "batch.pb").write_bytes(pb.SftBatch(rows=sft_rows(2)).SerializeToString())

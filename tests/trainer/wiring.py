@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
 from services.models import load_causal
 from services.sequences import response_logprobs
 from services.server import running
@@ -16,11 +17,10 @@ from services.settings import ServerSettings
 from services.trainer.device import Compute
 from services.trainer.service import TrainerServicer
 from services.weights import describe_plain
+from tests.tiny_models import write_tiny_model
 from trueline import TrainerClient
 from trueline.v1 import trainer_pb2 as pb
 from trueline.v1 import types_pb2
-
-from tests.tiny_models import write_tiny_model
 
 SERVICE = "trueline.v1.TrainerService"
 OPTIMIZER: dict[str, Any] = {
@@ -124,7 +124,11 @@ def begin_request(
 
 
 def conversation(*turns: tuple[str, str]) -> types_pb2.Conversation:
-    roles = {"system": types_pb2.ROLE_SYSTEM, "user": types_pb2.ROLE_USER, "assistant": types_pb2.ROLE_ASSISTANT}
+    roles = {
+        "system": types_pb2.ROLE_SYSTEM,
+        "user": types_pb2.ROLE_USER,
+        "assistant": types_pb2.ROLE_ASSISTANT,
+    }
     messages = [types_pb2.Message(role=roles[role], content=content) for role, content in turns]
     return types_pb2.Conversation(messages=messages)
 
@@ -152,10 +156,14 @@ def comparison_groups(count: int, responses: int = 3, seed: int = 0) -> list[pb.
     for index in range(count):
         answers = [f"{words(draw, 3)} {'w1 ' * k}{words(draw, 2)}" for k in range(responses)]
         pairs = [
-            pb.Preference(first=b, second=a, probability=1.0) for a in range(responses) for b in range(a + 1, responses)
+            pb.Preference(first=b, second=a, probability=1.0)
+            for a in range(responses)
+            for b in range(a + 1, responses)
         ]
         groups.append(
-            pb.ComparisonGroup(prompt_id=f"p{index}", text=words(draw, 4), responses=answers, preferences=pairs)
+            pb.ComparisonGroup(
+                prompt_id=f"p{index}", text=words(draw, 4), responses=answers, preferences=pairs
+            )
         )
     return groups
 
@@ -170,7 +178,13 @@ def version_of(path: Path) -> types_pb2.ModelVersion:
 
 
 def rollouts_of(
-    policy: Path, reference: Path, count: int, *, seed: int = 0, temperature: float = 1.0, lengths: Sequence[int] = ()
+    policy: Path,
+    reference: Path,
+    count: int,
+    *,
+    seed: int = 0,
+    temperature: float = 1.0,
+    lengths: Sequence[int] = (),
 ) -> list[types_pb2.Rollout]:
     """Responses drawn at random, with their true log-probs under the model in `policy` and in `reference`."""
     draw = random.Random(seed)
@@ -196,7 +210,9 @@ def rollouts_of(
                 policy_logprobs=of_policy,
                 reference_logprobs=of_reference,
                 logprob_kind=types_pb2.LOGPROB_KIND_TEMPERATURE,
-                finish_reason=types_pb2.FINISH_REASON_END_OF_TEXT if ended else types_pb2.FINISH_REASON_LENGTH,
+                finish_reason=types_pb2.FINISH_REASON_END_OF_TEXT
+                if ended
+                else types_pb2.FINISH_REASON_LENGTH,
                 policy_version=version,
                 sampling=types_pb2.SamplingParameters(temperature=temperature, top_p=1.0, max_new_tokens=10),
                 score=score(sum(response) / 300 - 0.5 + 0.01 * index),
@@ -206,7 +222,9 @@ def rollouts_of(
 
 
 def ppo_request(rollouts: Sequence[types_pb2.Rollout], step: int = 0, name: str = "") -> pb.PpoStepRequest:
-    return pb.PpoStepRequest(header=header(name or f"ppo/{step}", step), inline=pb.PpoBatch(rollouts=rollouts))
+    return pb.PpoStepRequest(
+        header=header(name or f"ppo/{step}", step), inline=pb.PpoBatch(rollouts=rollouts)
+    )
 
 
 def sft_request(rows: Sequence[pb.SftRow], step: int = 0, name: str = "") -> pb.SftStepRequest:
