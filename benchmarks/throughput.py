@@ -30,10 +30,9 @@ def main() -> int:
         recipe.write_text(yaml.safe_dump(recipe_of(options), sort_keys=False))
         directory = Path(scratch) / "bench"
         ledger = new_run(recipe, directory, [], None)
-        memory: dict[str, int] = {}
         shown = sys.stderr if options.verbose else io.StringIO()
-        asyncio.run(drive(directory, ledger, PlainProgress(shown), peak_memory=memory))
-        print(json.dumps(figures(ledger, options, memory)))
+        asyncio.run(drive(directory, ledger, PlainProgress(shown)))
+        print(json.dumps(figures(ledger, options)))
     return 0
 
 
@@ -102,7 +101,7 @@ def recipe_of(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def figures(ledger: Ledger, options: argparse.Namespace, memory: dict[str, int]) -> dict[str, Any]:
+def figures(ledger: Ledger, options: argparse.Namespace) -> dict[str, Any]:
     """Rates and shares over the measured rounds."""
     rounds = ledger.all_rounds("ppo")[options.warmup :]
     seconds = sum(row.seconds or 0.0 for row in rounds)
@@ -113,7 +112,9 @@ def figures(ledger: Ledger, options: argparse.Namespace, memory: dict[str, int])
         "round_seconds": round(seconds / len(rounds), 4),
         "phase_seconds": by_phase(rounds, "phase_seconds"),
         "phase_overhead_seconds": by_phase(rounds, "phase_overhead"),
-        "peak_memory_mib": {name: round(size / 2**20) for name, size in memory.items()},
+        "peak_memory_mib": {
+            name: round(size / 2**20) for name, size in ledger.info()["peak_memory_bytes"].items()
+        },
         "rounds": len(rounds),
         "batch": options.batch,
         "epochs": options.epochs,

@@ -60,12 +60,10 @@ def open_run(directory: Path) -> Ledger:
     return Ledger(open_engine(sqlite_url(directory)), directory.name)
 
 
-async def drive(
-    directory: Path, ledger: Ledger, progress: Progress, peak_memory: dict[str, int] | None = None
-) -> bool:
+async def drive(directory: Path, ledger: Ledger, progress: Progress) -> bool:
     """Takes the lease and goes on from where the ledger stands, to the end; True when it was reached.
 
-    False when somebody asked the run to stop. `peak_memory` is filled with bytes by local process.
+    False when somebody asked the run to stop.
     """
     recipe = recorded_recipe(directory, ledger)
     ledger.take_lease()
@@ -82,8 +80,7 @@ async def drive(
             run = Run(recipe, directory, ledger, peers, progress)
             with stop_on_signals(run.stopping):
                 finished = await until_done(run_stages(run), local.died, ledger)
-            if peak_memory is not None:
-                peak_memory.update(local.peak_memory_bytes())
+            ledger.set_run(peak_memory_bytes=local.peak_memory_bytes())
             return finished
 
 

@@ -88,6 +88,7 @@ class Ledger:
             epoch=0,
             status="new",
             notes=[],
+            peak_memory_bytes={},
             started_at=time.time(),
         )
         try:

@@ -16,6 +16,7 @@ runs = sa.Table(
     sa.Column("epoch", sa.BigInteger, nullable=False),
     sa.Column("status", sa.String, nullable=False),
     sa.Column("notes", sa.JSON, nullable=False),
+    sa.Column("peak_memory_bytes", sa.JSON, nullable=False),
     sa.Column("started_at", sa.Float, nullable=False),
     sa.Column("finished_at", sa.Float),
 )

@@ -22,6 +22,8 @@ def summarise(ledger: Ledger) -> Report:
         "recipe_sha256": info["recipe_sha256"],
         "status": info["status"],
         "notes": info["notes"],
+        "settings": info["recipe"],
+        "peak_memory_bytes": info["peak_memory_bytes"],
         "started_at": datetime.fromtimestamp(info["started_at"], timezone.utc).isoformat(timespec="seconds"),
         "seconds_total": sum(stage["seconds"] for stage in stages),
         "stages": [stage_row(stage) for stage in stages],
