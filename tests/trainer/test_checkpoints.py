@@ -67,6 +67,8 @@ async def test_restored_stages_of_the_other_kinds_replay_to_the_same_bits(tmp_pa
         # In the same process too: the answers given since the checkpoint are forgotten.
         await client.restore(header=header("back"), checkpoint=place)
         again = [(await step_of(client, step)).weights_sha256 for step in (1, 2)]
+        state = await client.get_state()
+        assert (state.step, state.weights_sha256) == (3, again[-1])
     async with trainer() as client:
         await client.begin_stage(begin_request(tmp_path, kind))
         await client.restore(header=header("restore"), checkpoint=place)

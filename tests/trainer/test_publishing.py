@@ -92,6 +92,8 @@ async def test_going_back_publishes_the_good_weights_as_a_new_version_that_train
         back = await client.roll_back(header=header("back", 2), good=good.location, number=3)
         again = await client.roll_back(header=header("back", 2), good=good.location, number=3)
         state = await client.get_state()
+        optimizer = client.servicer.trainer._stage.policy.learner.tensors()
+        assert not [name for name in optimizer if not name.startswith("weights/")]  # moments of other weights
         assert again == back and state.step == 2 and state.weights_sha256 != before
         of_version(rollouts, back.location.version)
         assert (await client.ppo_step(ppo_request(rollouts, 2))).step == 3

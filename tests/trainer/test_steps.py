@@ -1,6 +1,7 @@
 """Steps as calls: all or nothing, once each, in order, whoever calls and however the call ends."""
 
 import asyncio
+import itertools
 import pickle
 import time
 from dataclasses import replace
@@ -121,7 +122,9 @@ async def test_after_a_stage_is_begun_anew_its_steps_are_done_again(tmp_path):
             request = sft_request(rows, step)
             request.header.epoch = 2
             again.append(await client.sft_step(request))
+        state = await client.get_state()
     assert [each.weights_sha256 for each in again] == [each.weights_sha256 for each in first]
+    assert (state.step, state.weights_sha256) == (2, first[1].weights_sha256)
 
 
 async def test_a_stage_that_cannot_begin_leaves_the_one_before(tmp_path):
@@ -150,13 +153,17 @@ async def test_every_fault_of_a_stage_is_named_at_once(tmp_path):
 # All or nothing
 
 
-async def test_a_step_that_comes_to_no_number_is_undone_bit_for_bit(tmp_path):
+@pytest.mark.parametrize(
+    ("rate", "epochs", "what"), [(1e30, 4, "loss is nan"), (1e39, 1, "weight lm_head.weight is nan")]
+)
+async def test_a_step_that_comes_to_no_number_is_undone_bit_for_bit(tmp_path, rate, epochs, what):
     start = write_tiny_model(tmp_path / "start", "llama", seed=1)
-    huge = {"policy_optimizer": {**OPTIMIZER, "learning_rate": 1e30, "max_gradient_norm": 0.0}}
+    optimizer = {**OPTIMIZER, "learning_rate": rate, "max_gradient_norm": 0.0}
+    settings = {"policy_optimizer": optimizer, "epochs": epochs, "minibatches": 1}
     async with trainer(threads=2) as client:
-        await client.begin_stage(begin_request(tmp_path, "ppo", {**huge, "epochs": 4}))
+        await client.begin_stage(begin_request(tmp_path, "ppo", settings))
         before = await client.get_state()
-        with pytest.raises(CallError) as caught:
+        with pytest.raises(CallError, match=what) as caught:
             await client.ppo_step(ppo_request(rollouts_of(start, start, 8)))
         assert caught.value.code.name == "FAILED_PRECONDITION" and caught.value.reason == "non_finite"
         assert await client.get_state() == before
@@ -192,12 +199,12 @@ async def test_a_step_that_fails_half_way_can_be_repeated_to_the_same_bits(tmp_p
 
 def failing_at(number):
     """Learner.update, but call `number` breaks after it has moved the weights."""
-    update, calls = Learner.update, []
+    update, calls = Learner.update, itertools.count(1)
 
     def failing(self):
-        calls.append(self)
+        call = next(calls)  # policy and critic call from two threads
         norm = update(self)
-        if len(calls) == number:
+        if call == number:
             raise RuntimeError("the power went")
         return norm
 
