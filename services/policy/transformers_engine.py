@@ -156,6 +156,8 @@ class _Batch:
     def _find_stops(self) -> None:
         """Ends the rows whose latest token completed a stop text."""
         open_rows = [row for row in self._rows if not self._done[row]]
+        if not open_rows:
+            return  # batch_decode takes an empty list for one empty text
         reach = max(len(text.encode()) for text in self._sampling.stop) + _STOP_MARGIN_TOKENS
         tails = [self.responses[row][-reach:] for row in open_rows]
         texts = self._engine.tokenizer.batch_decode(tails, skip_special_tokens=True)

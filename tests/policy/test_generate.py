@@ -85,6 +85,24 @@ async def test_a_row_is_the_same_alone_in_any_batch_and_on_another_replica(
     assert len({tuple(row) for row in whole}) > 30
 
 
+async def test_rows_that_leave_the_batch_early_do_not_disturb_the_others(tmp_path: Path) -> None:
+    path = write_tiny_model(tmp_path / "m", init_std=0.1)
+    params = sampling(max_new_tokens=40, temperature=1.3, seed=4, stop=["w7", "w8"])
+    async with policy_service(model=path) as (policy, _):
+        whole = await policy.generate(prompts=asked(*PROMPTS, samples=12), sampling=params)
+        rows = [(each, sample) for each in PROMPTS for sample in range(12)]
+        for rollout, (each, sample) in zip(whole.rollouts, rows, strict=True):
+            (alone,) = (
+                await policy.generate(prompts=asked(each, first_sample=sample), sampling=params)
+            ).rollouts
+            assert alone.response_ids == rollout.response_ids
+            assert list(alone.policy_logprobs) == pytest.approx(
+                list(rollout.policy_logprobs), rel=1e-5, abs=1e-5
+            )
+    lengths = sorted(len(rollout.response_ids) for rollout in whole.rollouts)
+    assert lengths[20] < 20 and lengths[-4] == 40  # or nobody would leave early, or nobody would stay
+
+
 async def test_the_same_call_repeats_bit_by_bit(tmp_path: Path) -> None:
     async with policy_service(model=write_tiny_model(tmp_path / "m")) as (policy, _):
         request: dict[str, Any] = {
