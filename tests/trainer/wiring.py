@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from services.models import load_causal
+from services.models import load_causal, load_scalar
 from services.sequences import response_logprobs
 from services.server import running
 from services.settings import ServerSettings
@@ -237,3 +237,31 @@ def reward_request(
     batch = pb.ComparisonBatch(groups=groups)
     head = header(name or f"reward/{step}", step)
     return pb.RewardModelStepRequest(header=head, inline=batch, evaluate_only=evaluate_only)
+
+
+async def one_ppo_step(
+    directory: Path,
+    rollouts: Sequence[types_pb2.Rollout],
+    *,
+    threads: int = 1,
+    side_by_side: bool = True,
+    **settings: Any,
+) -> pb.StepResult:
+    """The first step of a fresh trainer."""
+    async with trainer(threads, side_by_side) as client:
+        await client.begin_stage(begin_request(directory, "ppo", settings))
+        return await client.ppo_step(ppo_request(rollouts))
+
+
+def two_models(directory: Path) -> list[pb.StageModel]:
+    """The policy, and a scalar model for the critic, so that no new head depends on the seed."""
+    path = directory / "scalar"
+    if not path.exists():
+        loaded = load_scalar(directory / "start", initialise_head=True, seed=5)
+        path.mkdir()
+        loaded.model.classifier.save_pretrained(path)
+        loaded.tokenizer.save_pretrained(path)
+    return [
+        pb.StageModel(role=pb.MODEL_ROLE_TRAINED, location=plain(directory / "start")),
+        pb.StageModel(role=pb.MODEL_ROLE_REWARD, location=plain(path)),
+    ]
