@@ -100,7 +100,7 @@ async def test_rows_that_leave_the_batch_early_do_not_disturb_the_others(tmp_pat
                 list(rollout.policy_logprobs), rel=1e-5, abs=1e-5
             )
     lengths = sorted(len(rollout.response_ids) for rollout in whole.rollouts)
-    assert lengths[20] < 20 and lengths[-4] == 40  # or nobody would leave early, or nobody would stay
+    assert lengths[30] < 20 and lengths[-4] > 30  # or nobody would leave early, or nobody would stay
 
 
 async def test_the_same_call_repeats_bit_by_bit(tmp_path: Path) -> None:
