@@ -25,8 +25,8 @@ class StageState:
     scalars: dict[str, Any]
 
     def copied(self) -> StageState:
-        """The same in memory of its own, which the next step does not change."""
-        return StageState({name: tensor.clone() for name, tensor in self.tensors.items()}, self.scalars)
+        """The same in main memory of its own, which the next step does not change."""
+        return StageState({n: t.to("cpu", copy=True) for n, t in self.tensors.items()}, self.scalars)
 
 
 class Stage(ABC):

@@ -35,6 +35,20 @@ from trueline import CallError
 from trueline.v1 import trainer_pb2 as pb
 
 
+@pytest.mark.parametrize("kind", ["sft", "reward_model"])
+async def test_on_two_threads_the_same_batch_gives_the_same_bits(tmp_path, kind):
+    digests = set()
+    async with trainer(threads=2) as client:
+        for attempt in range(3):
+            await client.begin_stage(begin_request(tmp_path, kind, header=header(f"begin/{attempt}")))
+            if kind == "sft":
+                result = await client.sft_step(sft_request(sft_rows(11)))
+            else:
+                result = await client.reward_model_step(reward_request(comparison_groups(7)))
+            digests.add(result.weights_sha256)
+    assert len(digests) == 1
+
+
 async def test_a_stale_and_a_skipped_step_are_refused_with_both_numbers(tmp_path):
     async with trainer() as client:
         await client.begin_stage(begin_request(tmp_path, "sft"))
