@@ -1,0 +1,1 @@
+"""Trueline beside another trainer on the same work."""

@@ -66,6 +66,8 @@ class Workload:
         for f in chosen:
             parser.add_argument(_flag(f.name), type=int, default=f.default, metavar="N")
         options = parser.parse_args()
+        if options.batch % options.micro_batch:
+            parser.error(f"--batch: {options.batch} is not a multiple of --micro-batch {options.micro_batch}")
         values: dict[str, Any] = {f.name: getattr(options, f.name) for f in chosen}
         return cls(**values), options
 
