@@ -7,7 +7,7 @@ from worlds.helpdesk.customers import every_case
 from worlds.helpdesk.gold import aspects, best_possible, best_reply, manners_only_ceiling, score
 
 BROKEN_LAMP = "hello . my red lamp from monday arrived broken . my card is 4 0 7 ."
-BEST = "sorry about your lamp . we will replace it . have a good day ."
+BEST = "we are sorry . we will replace your lamp . have a good day ."
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_a_prompt_of_another_world_is_an_error_and_no_number():
 def test_the_best_reply_is_best_and_fits_no_other_case():
     """A scorer that does not read the prompt cannot rank: what is best for one customer is bad for another."""
     assert best_possible(BROKEN_LAMP) == pytest.approx(3.4)
-    assert score("i ordered a blue drill on friday and it never arrived .", BEST) == pytest.approx(0.4)
+    assert score("i ordered a blue fan on friday and it never arrived .", BEST) == pytest.approx(0.4)
     assert score("i ordered a blue lamp on friday and it never arrived .", BEST) == pytest.approx(1.4)
     replies = {best_reply(f"my red {case.item} from monday {case.problem} .") for case in every_case()}
     assert len(replies) == len(words.ITEMS) * len(words.ACTIONS)

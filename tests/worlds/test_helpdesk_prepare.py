@@ -8,6 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from worlds.helpdesk import words
 from worlds.helpdesk.gold import aspects, best_reply, read_prompt
 from worlds.helpdesk.model import Shape, write_model
 from worlds.helpdesk.prepare import Sizes, read_jsonl, write_data
@@ -59,8 +60,7 @@ def test_one_size_does_not_move_another_file(world, tmp_path):
 
 def test_no_heldout_case_occurs_elsewhere(world):
     def cases(name: str) -> set[tuple]:
-        colours_and_days = {"red", "blue", "green", "white", "black", "grey"}
-        colours_and_days |= {"monday", "tuesday", "wednesday", "thursday", "friday", "saturday"}
+        colours_and_days = {*words.COLOURS, *words.DAYS}
         firsts = [row[0] for row in contents(world, name)]
         return {(*read_prompt(text)[:2], frozenset(colours_and_days.intersection(text.split()))) for text in firsts}
 
@@ -84,11 +84,12 @@ def test_demonstrations_are_of_mixed_quality(world):
 
 
 def test_the_reaction_tells_how_the_reply_was(world):
+    first_word = {(1, 1): "thanks", (0, 1): "no", (1, 0): "but", (0, 0): "what"}
     for message, reply, reaction in contents(world, "pretrain"):
         found = aspects(message, reply)
-        harms = found["promises"] + found["blames"] + found["leaks"]
-        content = found["right_action"] and found["right_item"] and not harms
-        assert reaction.startswith("thanks") == bool(content)
+        assert reaction.split()[0] == first_word[found["right_action"], found["right_item"]]
+        harmed = found["promises"] + found["blames"] + found["leaks"] > 0
+        assert reaction.endswith("that was not fair .") == harmed
 
 
 def test_text_comes_back_from_the_tokenizer(world, tokenizer):
@@ -125,8 +126,8 @@ def test_the_model_loads_like_any_other(world, tokenizer):
 
 
 def test_sizes_that_cannot_be_are_all_named():
-    with pytest.raises(ValueError, match="logs.*at most 5760"):
-        write_data(Path("never"), Sizes(logs=0, prompts=5700), seed=0)
+    with pytest.raises(ValueError, match="logs.*at most 3360"):
+        write_data(Path("never"), Sizes(logs=0, prompts=3300), seed=0)
 
 
 def test_the_world_stands_alone():

@@ -4,9 +4,9 @@ It reads the prompt by itself (finds the item and the problem), like any rule sc
 could name in a recipe. A prompt that is not of this world is a ValueError, so that the reward
 service answers with an error and not with a number.
 
-    prompt    "my red lamp from monday arrived broken ."
-    best      "sorry about your lamp . we will replace it . have a good day ."       3.4
-    wrong     "sorry about your lamp . we will refund it . have a good day ."        1.4
+    prompt    "my red lamp arrived broken . i bought the lamp on monday ."
+    best      "we are sorry . we will replace your lamp . have a good day ."         3.4
+    wrong     "we are sorry . we will refund your lamp . have a good day ."          1.4
     worse     "please hold on . it was your own fault ."                            -1.15
 
 Whether the end-of-text token was sampled is not in the text. A reply cut off by the length
@@ -51,8 +51,8 @@ def best_possible(prompt: Prompt) -> float:
 
 def best_reply(prompt: Prompt) -> str:
     item, problem, _ = read_prompt(prompt)
-    acting = words.ACTING.format(action=words.ACTION_OF[problem])
-    return words.join(words.SORRY.format(item=item), acting, words.CLOSING)
+    acting = words.ACTING_ITEM.format(action=words.ACTION_OF[problem], item=item)
+    return words.join(words.SORRY, acting, words.CLOSING)
 
 
 def aspects(prompt: Prompt, response: str) -> dict[str, float]:
@@ -115,7 +115,7 @@ def manners_only_ceiling(pairs: Iterable[tuple[Prompt, str]]) -> float:
 def read_prompt(prompt: Prompt) -> tuple[str, str, frozenset[str]]:
     """The item, the problem and the card's digits in what the customer said.
 
-    >>> read_prompt("my red lamp from monday arrived broken . my card is 4 0 4 .")
+    >>> read_prompt("my red lamp arrived broken . i bought the lamp on monday . my card is 4 0 4 .")
     ('lamp', 'arrived broken', frozenset({'4', '0'}))
     """
     text = prompt if isinstance(prompt, str) else words.join(*(m["content"] for m in prompt if m["role"] == "user"))
@@ -127,3 +127,20 @@ def read_prompt(prompt: Prompt) -> tuple[str, str, frozenset[str]]:
         missing = "item" if item is None else "problem"
         raise ValueError(f"prompt: no known {missing} in {text[:80]!r}; not a message of the helpdesk world")
     return item, problem, _DIGITS.intersection(said)
+
+
+# The same measures as rule scorers, so that a recipe can name them: f(prompt, response) -> float.
+
+
+def best_possible_score(prompt: Prompt, response: str) -> float:
+    """The gold score of the best reply to this prompt, whatever the response is."""
+    return best_possible(prompt)
+
+
+def with_perfect_manners(prompt: Prompt, response: str) -> float:
+    """The gold score this response would have if its manners were perfect: same action, same item.
+
+    Its mean over a model's replies is the most that the model could reach by learning manners alone.
+    """
+    found = aspects(prompt, response)
+    return RIGHT_ACTION * found["right_action"] + RIGHT_ITEM * found["right_item"] + APOLOGY + CLOSING

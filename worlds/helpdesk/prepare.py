@@ -6,6 +6,9 @@
     DIR/prompts.jsonl          {"prompt_id": "train-00007", "messages": [user]}
     DIR/heldout.jsonl          {"prompt_id": "heldout-00007", "messages": [user]}
 
+A log is for training on its last message alone, the reaction: the other words are drawn by
+chance, and their noise would drown the one word that tells whether the reply fitted.
+
 No case (item, problem, colour, day) of a held-out prompt occurs in any other file.
 """
 
@@ -15,17 +18,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from worlds.helpdesk.agents import draw_reply
-from worlds.helpdesk.customers import Case, draw_message, draw_reaction, every_case
+from worlds.helpdesk.agents import TRAINED, UNTRAINED, draw_reply
+from worlds.helpdesk.customers import Case, draw_message, every_case, reaction
 
 
 @dataclass(frozen=True)
 class Sizes:
     """How many rows each file gets."""
 
-    logs: int = 12000
+    logs: int = 24000
     demonstrations: int = 6000
-    prompts: int = 5000  # distinct cases; at most 5,760 less the held-out ones
+    prompts: int = 2800  # distinct cases; at most 3,360 less the held-out ones
     heldout: int = 512
 
     def check(self) -> None:
@@ -65,17 +68,16 @@ def demonstration_rows(cases: list[Case], count: int, seed: int) -> Iterable[dic
     for _ in range(count):
         case = random.choice(cases)
         message = draw_message(case, random)
-        yield {"messages": [user(message), assistant(draw_reply(case, message, random))]}
+        yield {"messages": [user(message), assistant(draw_reply(case, message, TRAINED, random))]}
 
 
 def log_rows(cases: list[Case], count: int, seed: int) -> Iterable[dict]:
     random = Random(f"logs {seed}")
     for _ in range(count):
         case = random.choice(cases)
-        message = draw_message(case, random)
-        reply = draw_reply(case, message, random)
-        reaction = draw_reaction(case, message, reply, random)
-        yield {"messages": [user(message), assistant(reply), user(reaction)]}
+        message = draw_message(case, random, UNTRAINED.chatty)
+        reply = draw_reply(case, message, UNTRAINED, random)
+        yield {"messages": [user(message), assistant(reply), user(reaction(case, message, reply))]}
 
 
 def user(content: str) -> dict[str, str]:
