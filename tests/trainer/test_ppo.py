@@ -141,6 +141,18 @@ async def test_a_rollouts_reward_is_its_score_less_penalty_and_kl(tmp_path, star
     assert result.metrics["reward_mean"] == pytest.approx(expected, rel=1e-5)
 
 
+async def test_the_clip_holds_the_scores_and_cannot_swallow_the_penalty(tmp_path, start):
+    rollouts = rollouts_of(start, start, 9)
+    limits = {"score_clip": 0.2, "missing_end_penalty": 2.0, "kl_coefficient": 0.0}
+    result = await one_ppo_step(tmp_path, rollouts, **limits)
+    scores = [each.score.value.normalised for each in rollouts]
+    clipped = [max(-0.2, min(0.2, score)) for score in scores]
+    assert result.metrics["reward_mean"] == pytest.approx(sum(clipped) / 9 - 2.0 * 3 / 9, rel=1e-5)
+    assert result.metrics["score_mean"] == pytest.approx(sum(scores) / 9, rel=1e-5)
+    moved = sum(a != b for a, b in zip(scores, clipped, strict=True))
+    assert result.metrics["score_clipped_share"] == pytest.approx(moved / 9)
+
+
 @pytest.mark.parametrize("warm_up", [0, 1])
 async def test_the_adaptive_coefficient_moves_with_rounds_that_train_the_policy(
     tmp_path, start, reference, warm_up

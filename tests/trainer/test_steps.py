@@ -103,6 +103,25 @@ async def test_a_leader_that_was_replaced_is_refused(tmp_path):
         assert (await client.get_state()).epoch == 3
 
 
+async def test_a_step_that_waited_while_a_new_leader_came_is_refused(tmp_path):
+    async with trainer() as client:
+        await client.begin_stage(begin_request(tmp_path, "sft"))
+        running = asyncio.create_task(client.sft_step(sft_request(sft_rows(200))))
+        await until(client, lambda state: state.running_request_id == "sft/0")
+        waiting = asyncio.create_task(client.sft_step(sft_request(sft_rows(4), 1)))
+        await asyncio.sleep(0.05)
+        place = await client.checkpoint(header=header("of the new leader", 1, epoch=2))
+        assert (await running).step == place.step == 1
+        with pytest.raises(CallError) as caught:
+            await waiting
+    assert caught.value.reason == "stale_epoch"
+
+
+async def until(client, reached):
+    while not reached(await client.get_state()):
+        await asyncio.sleep(0.001)
+
+
 async def test_another_run_cannot_step_a_stage_but_may_begin_its_own(tmp_path):
     async with trainer() as client:
         await client.begin_stage(begin_request(tmp_path, "sft"))
