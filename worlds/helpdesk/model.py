@@ -29,9 +29,9 @@ class Shape:
     """Sizes of the model; with two layers some seeds never learn to match the item."""
 
     layers: int = 3
-    width: int = 64
+    width: int = 128
     heads: int = 4
-    intermediate: int = 128
+    intermediate: int = 384
     context: int = 128
     init_std: float = 0.08  # of the order of 1/sqrt(width); at the usual 0.02 the item is never copied
 
