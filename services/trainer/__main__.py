@@ -13,6 +13,16 @@ class TrainerSettings(ServerSettings):
 
     device: str = setting("auto", "Where to train: cpu, cuda, cuda:1, or auto: the GPU where there is one.")
 
+    def faults(self) -> list[str]:
+        """A device that is not there."""
+        from services.trainer.device import Compute
+
+        try:
+            Compute.chosen(self.device, self.threads)
+        except (ValueError, RuntimeError) as error:
+            return [*super().faults(), f"--device: {error}"]
+        return super().faults()
+
 
 def main() -> None:
     """Serves until told to stop."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -26,11 +27,13 @@ class Compute:
 
     @classmethod
     def chosen(cls, device: str, threads: int) -> Compute:
-        """For "auto" the GPU where there is one; ValueError for a device that is not there."""
+        """For "auto" the GPU where there is one; ValueError for a device that is not known or not there."""
         if device == AUTO:
             device = "cuda" if torch.cuda.is_available() else "cpu"
+        if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
+            raise ValueError(f"must be auto, cpu, cuda or cuda:N, not {device!r}")
         if device.startswith("cuda") and not torch.cuda.is_available():
-            raise ValueError(f"device {device!r}: no GPU is available")
+            raise ValueError(f"{device}: no GPU is available")
         return cls(torch.device(device), threads)
 
     def precision(self) -> Any:

@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 
 from services.errors import FieldErrors
+from services.trainer.__main__ import TrainerSettings
 from services.trainer.optimizers import learning_rate
 from services.trainer.settings import OptimizerSettings, PpoSettings, RewardModelSettings, SftSettings
 from services.trainer.wire import settings_from_pb
@@ -68,3 +69,11 @@ def test_the_rate_rises_over_the_warm_up_and_falls_to_0_at_the_last_update(sched
         **{**OPTIMIZER, "learning_rate": 1.0, "warmup_updates": 2, "schedule": schedule}
     )
     assert [learning_rate(settings, update, 6) for update in range(8)] == pytest.approx(rates, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("device", "fault"), [("tpu", "must be auto, cpu, cuda or cuda:N"), ("", "must be auto")]
+)
+def test_an_unknown_device_is_a_fault_of_the_settings(device, fault):
+    assert TrainerSettings(device="cpu").faults() == []
+    assert fault in TrainerSettings(device=device).faults()[0]
