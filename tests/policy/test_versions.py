@@ -200,8 +200,9 @@ async def test_a_chunk_under_way_while_weights_are_swapped_is_of_the_old_version
     ):
         undisturbed = await other.generate(prompts=prompts, sampling=params)
         running = asyncio.create_task(policy.generate(prompts=prompts, sampling=params))
+        await until(lambda: _is(server.host.work.running == 1))
         waiting = asyncio.create_task(policy.generate(prompts=prompts, sampling=params))
-        await until(lambda: _is(server.host.work.running == 1 and server.host.work.waiting == 1))
+        await until(lambda: _is(server.host.work.waiting == 1))
         await policy.load_weights(header=header("1"), location=location(two))
         assert not running.done(), "the chunk ended before the swap: make it slower"
         first, second = await running, await waiting
@@ -325,6 +326,7 @@ async def test_a_model_that_answers_nonsense_is_a_clear_error(tmp_path: Path) ->
         assert (await refused(call, grpc.StatusCode.FAILED_PRECONDITION)).reason == "non_finite"
 
 
+@pytest.mark.timeout(240)  # it imports torch, which takes its time on a machine that does other things too
 def test_the_process_serves_a_plain_directory_and_ends_when_told(tmp_path: Path) -> None:
     path = write_tiny_model(tmp_path / "m")
     ready = tmp_path / "ready.json"
@@ -333,7 +335,7 @@ def test_the_process_serves_a_plain_directory_and_ends_when_told(tmp_path: Path)
         [sys.executable, "-m", "services.policy", *arguments], stdin=subprocess.PIPE, env=_environment()
     )
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 100
         while not ready.exists():
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.05)
@@ -341,7 +343,7 @@ def test_the_process_serves_a_plain_directory_and_ends_when_told(tmp_path: Path)
 
         async def ask() -> Any:
             async with PolicyClient(address) as policy:
-                return await policy.generate(prompts=asked([5]), sampling=sampling(), deadline=60)
+                return await policy.generate(prompts=asked([5]), sampling=sampling(), deadline=120)
 
         assert len(asyncio.run(ask()).rollouts) == 1
     finally:
@@ -349,12 +351,13 @@ def test_the_process_serves_a_plain_directory_and_ends_when_told(tmp_path: Path)
     assert process.returncode == 0
 
 
+@pytest.mark.timeout(240)
 def test_a_directory_that_cannot_be_served_ends_the_process_with_1(tmp_path: Path) -> None:
     path = write_tiny_model(tmp_path / "m")
     cut_in_half(path)
     command = [sys.executable, "-m", "services.policy", "--model", str(path)]
     done = subprocess.run(
-        command, env=_environment(), capture_output=True, text=True, timeout=60, check=False
+        command, env=_environment(), capture_output=True, text=True, timeout=200, check=False
     )
     assert done.returncode == 1
     assert "model.safetensors" in done.stderr and "half-written" in done.stderr
