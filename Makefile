@@ -46,13 +46,13 @@ bench: $(VENV)/installed-dev
 	@$(RUN) -m benchmarks.throughput $(ARGS)
 
 bench-peer: $(VENV)/installed-dev
-	@$(RUN) -m benchmarks.peer $(ARGS)
+	@$(if $(TORCH_INDEX),PIP_EXTRA_INDEX_URL=$(TORCH_INDEX)) $(RUN) -m benchmarks.peer $(ARGS)
 
 seeds: $(VENV)/installed-dev
 	@$(RUN) -m benchmarks.seeds $(ARGS)
 
 clean:
-	rm -rf $(VENV) .venv-protos build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-protos .venv-peer build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.10 or newer is needed; this is " + sys.version.split()[0] + ". Try: make PYTHON=python3.11" if sys.version_info < (3, 10) else 0)'

@@ -56,10 +56,27 @@ def main() -> None:
         bos_token_id=None,
     )
     torch.manual_seed(options.seed)
-    save(LlamaForCausalLM(config), tokenizer, options.output / "model")
+    model = LlamaForCausalLM(config)
+    never_end(model)
+    save(model, tokenizer, options.output / "model")
     config.num_labels = 1
     save(LlamaForSequenceClassification(config), tokenizer, options.output / "reward")
     write_prompts(options.output / "prompts.jsonl", options)
+
+
+@torch.no_grad()
+def never_end(model: LlamaForCausalLM) -> None:
+    """Makes the end of text impossible, so that every response has the length one asked for.
+
+    The first dimension of the residual stream is held at a constant that no layer writes to, and the end
+    token's logit is that constant times -30, whatever the norm makes of its size.
+    """
+    model.model.embed_tokens.weight[:, 0] = 0.1
+    for layer in model.model.layers:
+        layer.self_attn.o_proj.weight[0] = 0.0
+        layer.mlp.down_proj.weight[0] = 0.0
+    model.lm_head.weight[model.config.eos_token_id] = 0.0
+    model.lm_head.weight[model.config.eos_token_id, 0] = -30.0
 
 
 def word_tokenizer(vocabulary: int) -> PreTrainedTokenizerFast:

@@ -48,7 +48,7 @@ MATHEMATICS = (
 )
 SERVICES = ("policy", "reference", "reward", "judge", "trainer")
 # Where messages become plain values: each service's edge, and what the edges share.
-EDGES = ("service.py", "server.py", "wire.py")
+EDGES = ("service.py", "server.py", "wire.py", "model_edge.py")
 
 
 @dataclass(frozen=True)
