@@ -35,7 +35,8 @@ def test_score_adds_up_its_aspects(reply, gold):
 
 
 def test_the_four_aspects_are_kept_apart():
-    found = aspects(BROKEN_LAMP, "please hold on . we will replace it . i promise it takes one day . you were careless .")
+    reply = "please hold on . we will replace it . i promise it takes one day . you were careless ."
+    found = aspects(BROKEN_LAMP, reply)
     assert (found["helpfulness"], found["honesty"], found["harmlessness"]) == (2.0, -1.0, -1.0)
     assert found["brevity"] == pytest.approx(-0.15 - 0.05 * 4)
 
@@ -53,7 +54,7 @@ def test_a_prompt_of_another_world_is_an_error_and_no_number():
 
 
 def test_the_best_reply_is_best_and_fits_no_other_case():
-    """A scorer that does not read the prompt cannot rank: what is best for one customer is bad for another."""
+    """A scorer has to read the prompt: what is best for one customer is bad for another."""
     assert best_possible(BROKEN_LAMP) == pytest.approx(3.4)
     assert score("i ordered a blue fan on friday and it never arrived .", BEST) == pytest.approx(0.4)
     assert score("i ordered a blue lamp on friday and it never arrived .", BEST) == pytest.approx(1.4)
@@ -68,7 +69,12 @@ def test_each_action_settles_two_problems():
 
 def test_manners_only_ceiling_keeps_action_and_item_rates():
     """Action right in 2 of 4 and item in 1 of 4: 2 x 0.5 + 0.25 + 0.4."""
-    replies = ["we will replace it . it was your own fault .", "we will replace your lamp .", "we will swap it .", ""]
+    replies = [
+        "we will replace it . you were careless .",
+        "we will replace your lamp .",
+        "we will swap it .",
+        "",
+    ]
     assert manners_only_ceiling([(BROKEN_LAMP, reply) for reply in replies]) == pytest.approx(1.65)
     with pytest.raises(ValueError):
         manners_only_ceiling([])

@@ -39,7 +39,8 @@ def tokenizer(world):
 
 
 def contents(world: Path, name: str) -> list[list[str]]:
-    return [[message["content"] for message in row["messages"]] for row in read_jsonl(world / f"{name}.jsonl")]
+    rows = read_jsonl(world / f"{name}.jsonl")
+    return [[message["content"] for message in row["messages"]] for row in rows]
 
 
 def test_same_seed_same_bytes(world, tmp_path):
@@ -60,9 +61,9 @@ def test_one_size_does_not_move_another_file(world, tmp_path):
 
 def test_no_heldout_case_occurs_elsewhere(world):
     def cases(name: str) -> set[tuple]:
-        colours_and_days = {*words.COLOURS, *words.DAYS}
+        told = frozenset({*words.COLOURS, *words.DAYS})
         firsts = [row[0] for row in contents(world, name)]
-        return {(*read_prompt(text)[:2], frozenset(colours_and_days.intersection(text.split()))) for text in firsts}
+        return {(*read_prompt(text)[:2], told.intersection(text.split())) for text in firsts}
 
     heldout = cases("heldout")
     assert len(heldout) == 512
@@ -121,7 +122,8 @@ def test_the_model_loads_like_any_other(world, tokenizer):
     assert model.config.vocab_size == len(tokenizer)
     assert model.config.pad_token_id != model.config.eos_token_id
     assert model.model.layers[0].mlp.up_proj.weight.detach().std().item() == pytest.approx(0.08, rel=0.05)
-    ids = tokenizer.apply_chat_template([{"role": "user", "content": "hello ."}], return_tensors="pt", return_dict=False)
+    hello = [{"role": "user", "content": "hello ."}]
+    ids = tokenizer.apply_chat_template(hello, return_tensors="pt", return_dict=False)
     assert torch.isfinite(model(ids).logits).all()
 
 

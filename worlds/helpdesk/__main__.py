@@ -30,7 +30,8 @@ def parser() -> argparse.ArgumentParser:
     prepare.add_argument("--seed", type=int, default=0)
     prepare.set_defaults(run=run_prepare)
     for field in fields(Sizes):
-        prepare.add_argument(f"--{field.name}", type=int, default=field.default, help=f"rows, default {field.default}")
+        rows = f"rows, default {field.default}"
+        prepare.add_argument(f"--{field.name}", type=int, default=field.default, help=rows)
     for name in SHAPE_NAMES[:-1]:
         prepare.add_argument(f"--{name}", type=int, help="size of the model")
     prepare.add_argument("--init-std", type=float, help="standard deviation of the random weights")

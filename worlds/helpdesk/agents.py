@@ -26,7 +26,8 @@ class Skill:
 
 
 TRAINED = Skill(knows_action=0.3, knows_item=0.7, chatty=1.0)  # gives the demonstrations
-UNTRAINED = Skill(knows_action=0.4, knows_item=0.45, chatty=0.3)  # stands in the logs: fit and misfit about evenly
+# Those in the logs fit and misfit about evenly, in few words, so that the verdict is learned soon.
+UNTRAINED = Skill(knows_action=0.4, knows_item=0.45, chatty=0.3)
 
 
 def draw_reply(case: Case, message: str, skill: Skill, random: Random) -> str:

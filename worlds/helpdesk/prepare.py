@@ -35,7 +35,7 @@ class Sizes:
         faults = [f"{name}: must be at least 1, is {n}" for name, n in vars(self).items() if n < 1]
         total = len(every_case())
         if self.prompts + self.heldout > total:
-            faults.append(f"prompts + heldout: at most {total} cases, asked for {self.prompts + self.heldout}")
+            faults.append(f"prompts + heldout: at most {total}, is {self.prompts + self.heldout}")
         if faults:
             raise ValueError("; ".join(faults))
 
