@@ -1,10 +1,20 @@
 """Prompts as the wire carries them, from the rows of a prompts file."""
 
+from dataclasses import dataclass
 from typing import Any
 
 from trueline.v1 import reward_pb2, trainer_pb2, types_pb2
 
 Row = dict[str, Any]  # {"prompt_id": "p1", "messages": [{"role": "user", "content": "..."}]} or with "text"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A prompt to be answered, and the index of its first answer: one that was answered before goes on."""
+
+    row: Row
+    first_sample: int = 0
+
 
 ROLES = {
     "system": types_pb2.ROLE_SYSTEM,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from orchestrator.payloads import Payload, read_payload, write_payload
-from orchestrator.prompts import Row, prompt_message, score_item
+from orchestrator.prompts import Asked, Row, prompt_message, score_item
 from orchestrator.recipe_settings import SamplingSettings
 from orchestrator.run import Run
 from trueline.v1 import policy_pb2, reference_pb2, trainer_pb2, types_pb2
@@ -30,22 +30,27 @@ class Sampler:
         self.free = asyncio.Semaphore(2 * len(run.peers.policy_replicas))
 
     async def chunk(
-        self, index: int, rows: Sequence[Row], samples: int, version: types_pb2.ModelVersion
+        self, index: int, asked: Sequence[Asked], samples: int, version: types_pb2.ModelVersion
     ) -> list[types_pb2.Rollout]:
-        """The rollouts of one chunk: rows x samples, samples of a prompt side by side."""
+        """The rollouts of one chunk: prompts x samples, samples of a prompt side by side."""
         phase = f"{self.label}chunk-{index}"
         kept = self.run.ledger.phase(self.stage, self.number, phase)
         if kept is None:
             async with self.free:
-                batch = await self._generate(rows, samples, version)
+                batch = await self._generate(asked, samples, version)
             kept = self._keep(phase, batch)
             return list(batch.rollouts)
         return list(read_payload(Payload(**kept), trainer_pb2.PpoBatch).rollouts)
 
     async def _generate(
-        self, rows: Sequence[Row], samples: int, version: types_pb2.ModelVersion
+        self, asked: Sequence[Asked], samples: int, version: types_pb2.ModelVersion
     ) -> trainer_pb2.PpoBatch:
-        prompts = [policy_pb2.PromptSamples(prompt=prompt_message(row), samples=samples) for row in rows]
+        prompts = [
+            policy_pb2.PromptSamples(
+                prompt=prompt_message(each.row), first_sample=each.first_sample, samples=samples
+            )
+            for each in asked
+        ]
         reply = await self.run.peers.policy.generate(
             policy_pb2.GenerateRequest(prompts=prompts, sampling=self.sampling, expected_version=version)
         )

@@ -20,17 +20,18 @@ def shuffled(count: int, seed: int) -> list[int]:
     return order
 
 
-def prompts_at(start: int, count: int, available: int, seed: int) -> list[int]:
-    """Indices of the prompts at cursor positions start..start+count-1.
+def prompts_at(start: int, count: int, available: int, seed: int) -> list[tuple[int, int]]:
+    """(index, epoch) of the prompts at cursor positions start..start+count-1.
 
     The cursor runs over the prompts in epochs, each in an order of its own, so that every prompt is
-    used once before any is used twice: with 3 prompts, positions 0-5 are two permutations of 0-2.
+    used once before any is used twice: with 3 prompts, positions 0-5 are two permutations of 0-2, the
+    first in epoch 0 and the second in epoch 1. Around a seam one round may hold a prompt of both.
     """
     orders: dict[int, list[int]] = {}
-    indices = []
+    places = []
     for position in range(start, start + count):
         epoch, offset = divmod(position, available)
         if epoch not in orders:
             orders[epoch] = shuffled(available, derive(seed, "prompts", epoch))
-        indices.append(orders[epoch][offset])
-    return indices
+        places.append((orders[epoch][offset], epoch))
+    return places

@@ -9,7 +9,7 @@ from typing import Any
 
 from orchestrator.data import read_prompts
 from orchestrator.peers import in_parallel
-from orchestrator.prompts import Row
+from orchestrator.prompts import Asked, Row
 from orchestrator.recipe_stages import CollectStage
 from orchestrator.run import Run, Stopwatch
 from orchestrator.sampling import Sampler, cut, score, values
@@ -27,7 +27,7 @@ async def run_collect(run: Run, name: str, settings: CollectStage) -> dict[str, 
     samples = settings.samples_per_prompt
 
     async def label(index: int, rows: Sequence[Row]) -> list[dict[str, Any]]:
-        rollouts = await sampler.chunk(index, rows, samples, policy)
+        rollouts = await sampler.chunk(index, [Asked(row) for row in rows], samples, policy)
         answered = [row for row in rows for _ in range(samples)]
         scores = values(
             await score(run, settings.label.scorer, answered, [r.response_text for r in rollouts])

@@ -8,7 +8,7 @@ from typing import Any
 from orchestrator.data import read_prompts
 from orchestrator.payloads import Payload, read_payload, write_payload
 from orchestrator.peers import in_parallel
-from orchestrator.prompts import Row, as_text
+from orchestrator.prompts import Asked, Row, as_text
 from orchestrator.recipe_stages import EvaluateStage
 from orchestrator.run import Run
 from orchestrator.sampling import Sampler, cut, present, reference_logprobs, rollouts_path, score, values
@@ -72,7 +72,7 @@ async def sample(
         sampler = Sampler(run, name, 1, settings.sampling, derive(run.recipe.seed, name), label=f"{role}-")
 
         async def fill(index: int, rows: Sequence[Row]) -> list[types_pb2.Rollout]:
-            rollouts = await sampler.chunk(index, rows, 1, policy)
+            rollouts = await sampler.chunk(index, [Asked(row) for row in rows], 1, policy)
             await reference_logprobs(run, rollouts, reference)
             return rollouts
 

@@ -7,7 +7,7 @@ from typing import Any
 from orchestrator.data import read_prompts
 from orchestrator.payloads import Payload, write_payload
 from orchestrator.peers import in_parallel
-from orchestrator.prompts import Row
+from orchestrator.prompts import Asked
 from orchestrator.recipe_stages import PpoStage
 from orchestrator.run import Run, Stopwatch, location
 from orchestrator.sampling import (
@@ -71,14 +71,16 @@ class PpoRounds:
             return range(0)
         return range(len(over) + 1, self.settings.rounds + 1)
 
-    def draw(self, number: int) -> list[Row]:
+    def draw(self, number: int) -> list[Asked]:
         """The round's prompts: the next places of the cursor, which the round's row reserves."""
         self.watch = Stopwatch()
         row = self.run.ledger.begin_round(self.name, number, self.settings.prompts_per_round)
         places = row.cursor_end - row.cursor_start
-        return [self.prompts[i] for i in prompts_at(row.cursor_start, places, len(self.prompts), self.seed)]
+        drawn = prompts_at(row.cursor_start, places, len(self.prompts), self.seed)
+        samples = self.settings.samples_per_prompt
+        return [Asked(self.prompts[index], first_sample=epoch * samples) for index, epoch in drawn]
 
-    async def sample_and_score(self, number: int, prompts: Sequence[Row]) -> Payload:
+    async def sample_and_score(self, number: int, prompts: Sequence[Asked]) -> Payload:
         """The round's rollouts, whole: a chunk is scored while the next one is drawn.
 
         A chunk is durable before it is scored, and the batch before it trains.
@@ -90,14 +92,14 @@ class PpoRounds:
         chunks = cut(prompts, self.settings.prompts_per_chunk)
         kept = 0
 
-        async def fill(index: int, rows: Sequence[Row]) -> list[types_pb2.Rollout]:
+        async def fill(index: int, asked: Sequence[Asked]) -> list[types_pb2.Rollout]:
             nonlocal kept
             samples = self.settings.samples_per_prompt
-            rollouts = await sampler.chunk(index, rows, samples, self.policy)
+            rollouts = await sampler.chunk(index, asked, samples, self.policy)
             kept += 1
             if kept == len(chunks):
                 self.run.mark(self.name, number, "sampled", {"chunks": kept}, self.watch)
-            answered = [row for row in rows for _ in range(samples)]
+            answered = [each.row for each in asked for _ in range(samples)]
             await in_parallel(
                 [
                     reference_logprobs(self.run, rollouts, self.reference),
@@ -106,7 +108,7 @@ class PpoRounds:
             )
             return rollouts
 
-        filled = await in_parallel(fill(index, rows) for index, rows in enumerate(chunks))
+        filled = await in_parallel(fill(index, asked) for index, asked in enumerate(chunks))
         batch = trainer_pb2.PpoBatch(rollouts=[each for rollouts in filled for each in rollouts])
         payload = write_payload(rollouts_path(self.run, self.name, number) / "scored.pb", batch)
         self.run.mark(self.name, number, "scored", payload.as_row(), self.watch)
@@ -208,7 +210,8 @@ class PpoRounds:
             sampler = Sampler(self.run, self.name, number, self.settings.sampling, seed, label="gold-")
             chunks = cut(prompts, self.settings.prompts_per_chunk)
             filled = await in_parallel(
-                sampler.chunk(index, rows, 1, self.policy) for index, rows in enumerate(chunks)
+                sampler.chunk(index, [Asked(row) for row in rows], 1, self.policy)
+                for index, rows in enumerate(chunks)
             )
             texts = [each.response_text for rollouts in filled for each in rollouts]
             assert self.settings.gold_scorer is not None

@@ -10,7 +10,7 @@ from orchestrator.launcher import REPOSITORY
 
 PREPARE = [
     *("python", "-m", "worlds.helpdesk", "prepare", "--output", "{prepared}", "--seed", "{seed}"),
-    *("--logs", "256", "--demonstrations", "256", "--prompts", "256", "--heldout", "64"),
+    *("--logs", "256", "--demonstrations", "256", "--prompts", "40", "--heldout", "64"),
 ]
 SMALL = (
     f"prepare.command={json.dumps(PREPARE)}",

@@ -16,11 +16,17 @@ def test_names_do_not_run_into_each_other() -> None:
 def test_every_prompt_is_used_once_before_any_is_used_twice() -> None:
     places = prompts_at(0, 15, available=5, seed=3)
     for epoch in range(3):
-        assert sorted(places[5 * epoch : 5 * epoch + 5]) == [0, 1, 2, 3, 4]
+        assert sorted(places[5 * epoch : 5 * epoch + 5]) == [(index, epoch) for index in range(5)]
 
 
 def test_epochs_have_orders_of_their_own() -> None:
-    assert prompts_at(0, 50, 50, seed=3) != prompts_at(50, 50, 50, seed=3)
+    first, second = prompts_at(0, 50, 50, seed=3), prompts_at(50, 50, 50, seed=3)
+    assert [index for index, _ in first] != [index for index, _ in second]
+
+
+def test_no_place_of_the_cursor_has_the_prompt_and_epoch_of_another() -> None:
+    places = prompts_at(3, 40, available=7, seed=2)
+    assert len(set(places)) == 40
 
 
 def test_rounds_cut_from_the_cursor_are_the_cursor() -> None:
