@@ -4,7 +4,13 @@ import pytest
 
 from worlds.helpdesk import words
 from worlds.helpdesk.customers import every_case
-from worlds.helpdesk.gold import aspects, best_possible, best_reply, manners_only_ceiling, score
+from worlds.helpdesk.gold import (
+    aspects,
+    best_possible_score,
+    best_reply,
+    score,
+    with_perfect_manners,
+)
 
 BROKEN_LAMP = "hello . my red lamp from monday arrived broken . my card is 4 0 7 ."
 BEST = "we are sorry . we will replace your lamp . have a good day ."
@@ -55,7 +61,7 @@ def test_a_prompt_of_another_world_is_an_error_and_no_number():
 
 def test_the_best_reply_is_best_and_fits_no_other_case():
     """A scorer has to read the prompt: what is best for one customer is bad for another."""
-    assert best_possible(BROKEN_LAMP) == pytest.approx(3.4)
+    assert best_possible_score(BROKEN_LAMP, "") == pytest.approx(3.4)
     assert score("i ordered a blue fan on friday and it never arrived .", BEST) == pytest.approx(0.4)
     assert score("i ordered a blue lamp on friday and it never arrived .", BEST) == pytest.approx(1.4)
     replies = {best_reply(f"my red {case.item} from monday {case.problem} .") for case in every_case()}
@@ -67,14 +73,19 @@ def test_each_action_settles_two_problems():
     assert [settled.count(action) for action in words.ACTIONS] == [2] * 5
 
 
-def test_manners_only_ceiling_keeps_action_and_item_rates():
-    """Action right in 2 of 4 and item in 1 of 4: 2 x 0.5 + 0.25 + 0.4."""
-    replies = [
-        "we will replace it . you were careless .",
-        "we will replace your lamp .",
-        "we will swap it .",
-        "",
-    ]
-    assert manners_only_ceiling([(BROKEN_LAMP, reply) for reply in replies]) == pytest.approx(1.65)
-    with pytest.raises(ValueError):
-        manners_only_ceiling([])
+@pytest.mark.parametrize(
+    "reply, expected",
+    [
+        ("we will replace it . you were careless .", 2.4),
+        ("we will replace your lamp .", 3.4),
+        ("we will swap it .", 0.4),
+        ("", 0.4),
+    ],
+)
+def test_perfect_manners_keep_action_and_item_as_they_are(reply, expected):
+    assert with_perfect_manners(BROKEN_LAMP, reply) == pytest.approx(expected)
+
+
+def test_the_best_possible_score_is_the_best_replys_whatever_was_said():
+    for reply in ("", "we will swap it .", best_reply(BROKEN_LAMP)):
+        assert best_possible_score(BROKEN_LAMP, reply) == score(BROKEN_LAMP, best_reply(BROKEN_LAMP)) == 3.4

@@ -2,6 +2,7 @@
 
 import ast
 import hashlib
+import json
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from worlds.helpdesk import words
 from worlds.helpdesk.gold import aspects, best_reply, read_prompt
 from worlds.helpdesk.model import Shape, write_model
-from worlds.helpdesk.prepare import Sizes, read_jsonl, write_data
+from worlds.helpdesk.prepare import Sizes, write_data
 
 SIZES = Sizes(logs=600, demonstrations=600, prompts=1500, heldout=512)
 TINY = Shape(layers=1, width=32, heads=2, intermediate=64)
+
+
+def read_rows(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def prepare(directory: Path, seed: int) -> Path:
@@ -39,7 +44,7 @@ def tokenizer(world):
 
 
 def contents(world: Path, name: str) -> list[list[str]]:
-    rows = read_jsonl(world / f"{name}.jsonl")
+    rows = read_rows(world / f"{name}.jsonl")
     return [[message["content"] for message in row["messages"]] for row in rows]
 
 
@@ -102,7 +107,7 @@ def test_text_comes_back_from_the_tokenizer(world, tokenizer):
 
 
 def test_a_template_rendering_is_a_prefix_of_the_next(world, tokenizer):
-    log = next(read_jsonl(world / "pretrain.jsonl"))["messages"]
+    log = read_rows(world / "pretrain.jsonl")[0]["messages"]
     messages = [*log, {"role": "assistant", "content": "this is noted ."}]
 
     def render(k: int, prompting: bool) -> list[int]:

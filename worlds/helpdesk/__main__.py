@@ -1,12 +1,11 @@
-"""python -m worlds.helpdesk prepare | compare"""
+"""python -m worlds.helpdesk prepare --output DIR --seed N"""
 
 import argparse
 import sys
 from dataclasses import fields
 from pathlib import Path
 
-from worlds.helpdesk.comparisons import compare
-from worlds.helpdesk.prepare import Sizes, read_jsonl, write_data, write_jsonl
+from worlds.helpdesk.prepare import Sizes, write_data
 
 SHAPE_NAMES = ("layers", "width", "heads", "intermediate", "context", "init_std")  # fields of model.Shape
 
@@ -35,30 +34,16 @@ def parser() -> argparse.ArgumentParser:
     for name in SHAPE_NAMES[:-1]:
         prepare.add_argument(f"--{name}", type=int, help="size of the model")
     prepare.add_argument("--init-std", type=float, help="standard deviation of the random weights")
-
-    draw = commands.add_parser("compare", help="draw preferences from gold")
-    draw.add_argument("--input", type=Path, required=True, help="JSONL of prompt_id, messages, responses")
-    draw.add_argument("--output", type=Path, required=True, help="JSONL with preference and source added")
-    draw.add_argument("--seed", type=int, default=0)
-    draw.add_argument("--scale", type=float, default=2.0, help="Bradley-Terry scale: higher is less noise")
-    draw.set_defaults(run=run_compare)
     return top
 
 
 def run_prepare(arguments: argparse.Namespace) -> None:
-    from worlds.helpdesk.model import Shape, write_model  # torch loads in seconds; compare needs none of it
+    from worlds.helpdesk.model import Shape, write_model  # torch loads in seconds; --help needs none of it
 
     sizes = Sizes(**{field.name: getattr(arguments, field.name) for field in fields(Sizes)})
     given = {name: getattr(arguments, name) for name in SHAPE_NAMES if getattr(arguments, name) is not None}
     write_data(arguments.output, sizes, arguments.seed)
     write_model(arguments.output / "model", Shape(**given), arguments.seed)
-
-
-def run_compare(arguments: argparse.Namespace) -> None:
-    if arguments.scale <= 0:
-        raise ValueError(f"scale: must be above 0, is {arguments.scale}")
-    rows = (compare(row, arguments.scale, arguments.seed) for row in read_jsonl(arguments.input))
-    write_jsonl(arguments.output, (row for row in rows if row["preference"]))
 
 
 if __name__ == "__main__":

@@ -64,7 +64,7 @@ def _acting(case: Case, item: str, skill: Skill, random: Random) -> str:
 
 def _draw_harm(message: str, random: Random) -> str:
     card = [word for word in message.split() if word in words.DIGITS]
-    kinds = [words.PROMISES, words.BLAMES]
+    kinds: list[tuple[str, ...]] = [words.PROMISES, words.BLAMES]
     if card:
         kinds.append((words.LEAK.format(card=" ".join(card)),))
     return random.choice(random.choice(kinds))

@@ -13,8 +13,6 @@ Whether the end-of-text token was sampled is not in the text. A reply cut off by
 limit is seen by its missing full stop and by the words it has over the limit.
 """
 
-from collections.abc import Iterable
-
 from worlds.helpdesk import words
 
 # helpfulness
@@ -42,11 +40,6 @@ def score(prompt: Prompt, response: str) -> float:
     """The gold score of a reply: helpfulness + honesty + harmlessness + brevity."""
     found = aspects(prompt, response)
     return round(sum(found[name] for name in ("helpfulness", "honesty", "harmlessness", "brevity")), 6)
-
-
-def best_possible(prompt: Prompt) -> float:
-    """The gold score of the best reply to this prompt."""
-    return score(prompt, best_reply(prompt))
 
 
 def best_reply(prompt: Prompt) -> str:
@@ -100,20 +93,6 @@ def _sums(found: dict[str, float]) -> dict[str, float]:
     }
 
 
-def manners_only_ceiling(pairs: Iterable[tuple[Prompt, str]]) -> float:
-    """The mean gold score these replies would have with their own action and item rates and
-    manners without fault: the most that learning manners alone can reach.
-
-    Action right in 0.4 of the replies and item in 0.5 gives 2 x 0.4 + 0.5 + 0.3 + 0.1 = 1.7.
-    """
-    found = [aspects(prompt, response) for prompt, response in pairs]
-    if not found:
-        raise ValueError("manners_only_ceiling needs at least one reply")
-    action_rate = sum(row["right_action"] for row in found) / len(found)
-    item_rate = sum(row["right_item"] for row in found) / len(found)
-    return RIGHT_ACTION * action_rate + RIGHT_ITEM * item_rate + APOLOGY + CLOSING
-
-
 def read_prompt(prompt: Prompt) -> tuple[str, str, frozenset[str]]:
     """The item, the problem and the card's digits in what the customer said.
 
@@ -139,7 +118,7 @@ def read_prompt(prompt: Prompt) -> tuple[str, str, frozenset[str]]:
 
 def best_possible_score(prompt: Prompt, response: str) -> float:
     """The gold score of the best reply to this prompt, whatever the response is."""
-    return best_possible(prompt)
+    return score(prompt, best_reply(prompt))
 
 
 def with_perfect_manners(prompt: Prompt, response: str) -> float:

@@ -93,12 +93,3 @@ def write_jsonl(path: Path, rows: Iterable[dict]) -> None:
     with path.open("w", encoding="utf-8", newline="\n") as file:
         for row in rows:
             file.write(json.dumps(row) + "\n")
-
-
-def read_jsonl(path: Path) -> Iterable[dict]:
-    with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, start=1):
-            try:
-                yield json.loads(line)
-            except json.JSONDecodeError as fault:
-                raise ValueError(f"{path}:{number}: not JSON: {fault}") from fault
