@@ -1,5 +1,6 @@
 """Where the time of a run goes: seconds per phase, and the part of it in which no model computed."""
 
+import bisect
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ class Timekeeper:
     """
 
     def __init__(self) -> None:
-        self.intervals: list[tuple[float, float]] = []
+        self.intervals: list[tuple[float, float]] = []  # in the order of their ends, as replies come
         self.phase_seconds: dict[str, float] = defaultdict(float)
         self.phase_overhead: dict[str, float] = defaultdict(float)
 
@@ -30,8 +31,9 @@ class Timekeeper:
 
     def computing(self, start: float, end: float) -> float:
         """Seconds between two moments in which some model computed."""
+        first = bisect.bisect_right(self.intervals, start, key=lambda interval: interval[1])
         total, reached = 0.0, start
-        for begin, finish in sorted(self.intervals):
+        for begin, finish in sorted(self.intervals[first:]):
             begin, finish = max(begin, reached), min(finish, end)
             if finish > begin:
                 total, reached = total + finish - begin, finish
