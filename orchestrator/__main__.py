@@ -4,11 +4,12 @@ import argparse
 import asyncio
 import json
 import sys
-import time
 from pathlib import Path
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from orchestrator.data import DataError
-from orchestrator.drive import drive, new_run, open_run
+from orchestrator.drive import checked_name, drive, new_run, open_run
 from orchestrator.export import ExportError, export_model
 from orchestrator.launcher import REPOSITORY, LaunchError, ServiceDied
 from orchestrator.ledger import Ledger, LedgerError
@@ -33,6 +34,8 @@ TOLD = (
     RecipeError,
     RunError,
     ServiceDied,
+    OSError,
+    SQLAlchemyError,
 )
 STOPPED = 130  # what a shell gives a program that Ctrl-C ended
 
@@ -92,24 +95,27 @@ def parser() -> argparse.ArgumentParser:
 
 
 def demo_command(options: argparse.Namespace) -> int:
-    """A fresh run of the embedded recipe; an older one of the same name is moved aside, not removed."""
-    directory = options.runs / "helpdesk-ppo"
-    if directory.exists():
-        aside = directory.with_name(f"{directory.name}.{time.strftime('%Y%m%d-%H%M%S')}")
-        directory.rename(aside)
-        print(f"the earlier run is now {aside}", file=sys.stderr)
+    """A fresh run of the embedded recipe; where there is one already, beside it under the next free name."""
+    directory, count = options.runs / DEMO.stem, 1
+    while directory.exists():
+        count += 1
+        directory = options.runs / f"{DEMO.stem}-{count}"
+    if count > 1:
+        print(f"this run is {directory}: there are earlier ones", file=sys.stderr)
     return go(directory, new_run(DEMO, directory, [], options.seed))
 
 
 def run_command(options: argparse.Namespace) -> int:
     """A new run of a recipe."""
-    directory = options.runs / (options.name or options.recipe.stem)
+    name = options.name if options.name is not None else options.recipe.stem
+    directory = options.runs / checked_name(name)
     return go(directory, new_run(options.recipe, directory, options.overrides, options.seed))
 
 
 def resume_command(options: argparse.Namespace) -> int:
     """Goes on from the last durable phase."""
-    return go(options.runs / options.run, open_run(options.runs / options.run))
+    directory = options.runs / checked_name(options.run)
+    return go(directory, open_run(directory))
 
 
 def go(directory: Path, ledger: Ledger) -> int:

@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import fcntl
 import hashlib
 import json
+import re
 import signal
 import subprocess
 import time
@@ -24,7 +26,10 @@ from orchestrator.stages.evaluate import run_evaluate
 from orchestrator.stages.export import run_export
 from orchestrator.stages.reward import run_reward
 from orchestrator.stages.supervised import run_supervised
-from trueline import call_context
+from trueline import CallError, call_context
+
+RUN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
+DEATH_SECONDS = 1.0  # in which the launcher notices that a service has ended
 
 StageRunner = Callable[[Run, str, Any], Awaitable[dict[str, Any]]]
 
@@ -37,6 +42,13 @@ STAGES: dict[str, StageRunner] = {
     "evaluate": run_evaluate,
     "export": run_export,
 }
+
+
+def checked_name(name: str) -> str:
+    """A run's name, which is a directory's too. LedgerError for one that would lead elsewhere."""
+    if not RUN_NAME.fullmatch(name):
+        raise LedgerError(f"a run's name holds letters, digits, '.', '_' and '-' only, is {name!r}")
+    return name
 
 
 def new_run(recipe_path: Path, directory: Path, overrides: list[str], seed: int | None) -> Ledger:
@@ -65,6 +77,12 @@ async def drive(directory: Path, ledger: Ledger, progress: Progress) -> bool:
 
     False when somebody asked the run to stop.
     """
+    with only_one(directory):
+        return await drive_alone(directory, ledger, progress)
+
+
+async def drive_alone(directory: Path, ledger: Ledger, progress: Progress) -> bool:
+    """As drive, where nobody else on this machine drives the run."""
     recipe = recorded_recipe(directory, ledger)
     ledger.take_lease()
     prepare(recipe, directory)
@@ -87,22 +105,35 @@ async def drive(directory: Path, ledger: Ledger, progress: Progress) -> bool:
 async def until_done(work: Awaitable[None], died: "asyncio.Future[None]", ledger: Ledger) -> bool:
     """Waits for the stages; a service that dies ends the wait, and the run can be resumed."""
     stages = asyncio.ensure_future(work)
-    await asyncio.wait({stages, died}, return_when=asyncio.FIRST_COMPLETED)
     try:
-        if not stages.done() and died.done():
-            stages.cancel()
-            await asyncio.gather(stages, return_exceptions=True)
+        await asyncio.wait({stages, died}, return_when=asyncio.FIRST_COMPLETED)
+        if failed_with(stages, CallError):
+            # A call to a dead service may fail before its death is known; the death says more.
+            await asyncio.wait({died}, timeout=DEATH_SECONDS)
+        if died.done() and (not stages.done() or failed_with(stages, CallError)):
             died.result()  # raises ServiceDied
         await stages
     except Stopped:
         ledger.set_run(status="stopped")
         return False
     except BaseException:
+        await end(stages)
         with contextlib.suppress(LedgerError):
             ledger.set_run(status="failed")
         raise
     ledger.set_run(status="finished", finished_at=time.time())
     return True
+
+
+def failed_with(task: "asyncio.Future[None]", kind: type[BaseException]) -> bool:
+    """True where a task has ended with an error of this kind."""
+    return task.done() and not task.cancelled() and isinstance(task.exception(), kind)
+
+
+async def end(task: "asyncio.Future[None]") -> None:
+    """Cancels a task and waits until it has ended, whatever it ends with."""
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 async def run_stages(run: Run) -> None:
@@ -142,9 +173,12 @@ def prepare(recipe: Recipe, directory: Path) -> None:
     done = directory / "prepared" / ".done"
     if recipe.prepare is None or done.exists():
         return
-    finished = subprocess.run(
-        recipe.prepare.command, cwd=REPOSITORY, capture_output=True, text=True, stdin=subprocess.DEVNULL
-    )
+    try:
+        finished = subprocess.run(
+            recipe.prepare.command, cwd=REPOSITORY, capture_output=True, text=True, stdin=subprocess.DEVNULL
+        )
+    except OSError as error:
+        raise RunError(f"prepare: cannot run {recipe.prepare.command[0]}: {error.strerror}") from None
     if finished.returncode != 0:
         command, said = " ".join(recipe.prepare.command), finished.stderr[-2000:]
         raise RunError(f"prepare: {command} ended with {finished.returncode}\n{said}")
@@ -186,6 +220,22 @@ def code_digest() -> str:
         for path in sorted((REPOSITORY / folder).rglob("*.py")):
             digest.update(path.relative_to(REPOSITORY).as_posix().encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def only_one(directory: Path) -> Iterator[None]:
+    """RunError where an orchestrator of this machine drives the run: a mistaken resume takes no lease.
+
+    The lock goes with its process, however that ends. Those on other machines are fenced by the epoch.
+    """
+    with (directory / "orchestrator.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RunError(
+                f"{directory} is being driven by another orchestrator; stop that one first"
+            ) from None
+        yield
 
 
 @contextlib.contextmanager

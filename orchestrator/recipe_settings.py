@@ -173,7 +173,7 @@ class PpoAlgorithm(Settings):
 class ServiceSettings(Settings):
     """One kind of service: started by the orchestrator, or running elsewhere."""
 
-    addresses: list[Annotated[str, Field(pattern=r"^\S+$")]] = []
+    addresses: list[Annotated[str, Field(pattern=r"^\S+:\d+$")]] = []
     """Addresses (host:port) of running services; empty starts them on this machine."""
     threads: Count = 1
     """Threads of model work in each process."""
@@ -214,3 +214,10 @@ class Services(Settings):
     """Scores responses."""
     trainer: ServiceSettings = ServiceSettings()
     """Trains; always one."""
+
+    @field_validator("trainer")
+    @classmethod
+    def _one_trainer(cls, value: ServiceSettings) -> ServiceSettings:
+        if len(value.addresses) > 1:
+            raise ValueError(f"takes one address, is given {len(value.addresses)}")
+        return value

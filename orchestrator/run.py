@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +36,17 @@ class Run:
     time: Timekeeper = field(default_factory=Timekeeper)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     loads: int = 0
+    scorers: dict[str, types_pb2.ModelVersion] = field(default_factory=dict)  # learned, as served
 
     @property
     def name(self) -> str:
-        """The run's name: the ledger's key and every header's run_id."""
+        """The run's name: the ledger's key."""
         return self.ledger.run
+
+    @cached_property
+    def run_id(self) -> str:
+        """Names the run in every header; to a service that outlives runs, two of one name are two."""
+        return f"{self.name}@{round(self.ledger.info()['started_at'] * 1000):x}"
 
     @property
     def models(self) -> Path:
@@ -49,7 +56,7 @@ class Run:
     def header(self, request_id: str, expected_step: int = 0) -> types_pb2.CallHeader:
         """The header of a mutating call. Request ids name the work, not the try: a retry is a repeat."""
         return types_pb2.CallHeader(
-            run_id=self.name, epoch=self.ledger.epoch, request_id=request_id, expected_step=expected_step
+            run_id=self.run_id, epoch=self.ledger.epoch, request_id=request_id, expected_step=expected_step
         )
 
     def locate(self, model: str) -> types_pb2.ModelLocation:
@@ -96,11 +103,13 @@ class Run:
             where, self.header(f"serve/reference/{name_of(model, where)}")
         )
 
-    async def serve_scorer(self, scorer: str) -> None:
-        """Makes the reward service serve the newest version of a learned scorer; a rule needs nothing."""
-        if scorer in self.recipe.services.reward.learned:
-            where = self.locate(scorer)
-            await self.peers.serve_reward(scorer, where, self._load_header(name_of(scorer, where)))
+    async def serve_scorers(self, *scorers: str | None) -> None:
+        """Makes the reward service serve the newest versions of learned scorers; rules need nothing."""
+        for scorer in dict.fromkeys(scorers):
+            if scorer in self.recipe.services.reward.learned:
+                where = self.locate(scorer)
+                header = self._load_header(name_of(scorer, where))
+                self.scorers[scorer] = await self.peers.serve_reward(scorer, where, header)
 
     def _load_header(self, version: str) -> types_pb2.CallHeader:
         """A header for loading. Each load is a new request: going back to a version is no repeat of it."""

@@ -94,9 +94,8 @@ async def score(
     run: Run, scorer: str, rows: Sequence[Row], responses: Sequence[str]
 ) -> list[types_pb2.Score]:
     """One score or error for each (prompt, response), in order."""
-    reply = await run.peers.reward.score(
-        scorer, [score_item(row, text) for row, text in zip(rows, responses, strict=True)]
-    )
+    items = [score_item(row, text) for row, text in zip(rows, responses, strict=True)]
+    reply = await run.peers.reward.score(scorer, items, expected_version=run.scorers.get(scorer))
     run.time.computed(reply.timing)
     return list(reply.scores)
 
@@ -106,9 +105,10 @@ async def score_rollouts(
 ) -> None:
     """Fills in each rollout's reward. An item's error travels with it: the trainer leaves the row out."""
     scores = await score(run, scorer, rows, [each.response_text for each in rollouts])
+    number = run.scorers[scorer].number if scorer in run.scorers else 0
     for rollout, each in zip(rollouts, scores, strict=True):
         rollout.score.CopyFrom(each)
-        rollout.scorer = scorer
+        rollout.scorer = f"{scorer}@{number}"
 
 
 def values(scores: Sequence[types_pb2.Score], normalised: bool = False) -> list[float | None]:

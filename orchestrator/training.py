@@ -38,16 +38,29 @@ class TrainingStage:
         """Brings the trainer to where the ledger stands: as it is, or from checkpoint and replay."""
         trained = self._trained_rounds()
         state = await self.trainer.get_state()
-        if (state.run_id, state.stage) == (self.run.name, self.name) and state.step in (trained, trained + 1):
-            return  # trained + 1: the step ended after its orchestrator; repeating it returns its answer
+        if (state.run_id, state.stage) == (self.run.run_id, self.name) and self._stands(state, trained):
+            return
         await self._begin()
         start = await self._restore()
         for number in range(start + 1, trained + 1):
             await self._replay(number)
 
+    def _stands(self, state: trainer_pb2.GetStateResponse, trained: int) -> bool:
+        """True where the living trainer's step and weights are the ledger's.
+
+        One step further is right too: it ended after its orchestrator did, and a repeat gets its answer.
+        """
+        recorded = self.run.ledger.phase(self.name, trained, "trained")
+        if state.step == trained and recorded is not None:
+            return bool(state.weights_sha256 == recorded["weights_sha256"])
+        return state.step in (trained, trained + 1)
+
     async def train(self, number: int) -> dict[str, Any]:
-        """One step; its output is the row that the ledger keeps."""
-        return await self.run.durable(self.name, number, "trained", lambda: self._step(number))
+        """One step; its output is the row that the ledger keeps. Rows that it left out are told."""
+        trained = await self.run.durable(self.name, number, "trained", lambda: self._step(number))
+        if trained["excluded"]:
+            self.run.progress.note(f"{self.name} {number}: left out {trained['excluded']}")
+        return trained
 
     async def train_all(self, steps: int) -> dict[str, Any]:
         """Every step of a stage that has all its data at hand; returns the last step's metrics."""
@@ -55,7 +68,12 @@ class TrainingStage:
             await self.recover()
         metrics: dict[str, Any] = {}
         for number in range(1, steps + 1):
-            self.run.ledger.begin_round(self.name, number, 0)
+            row = self.run.ledger.begin_round(self.name, number, 0)
+            if (
+                row.status == "committed"
+            ):  # before a crash: the trainer stands behind it, and it is checkpointed
+                metrics = row.metrics
+                continue
             watch = Stopwatch()
             trained = await self.train(number)
             await self.checkpoint(number, last=steps)

@@ -21,6 +21,7 @@ async def run_collect(run: Run, name: str, settings: CollectStage) -> dict[str, 
     """Samples, labels and keeps one collection of comparisons; its prompts are split, not its pairs."""
     prompts = read_prompts(Path(settings.prompts))[: settings.prompt_limit]
     policy = await run.serve_policy(settings.policy)
+    await run.serve_scorers(settings.label.scorer)
     seed = derive(run.recipe.seed, name)
     watch = Stopwatch()
     sampler = Sampler(run, name, 1, settings.sampling, seed)

@@ -33,8 +33,7 @@ async def run_evaluate(run: Run, name: str, settings: EvaluateStage) -> dict[str
         if scorer is not None
     }
     reference = await run.serve_reference(settings.reference)
-    for scorer in scorers.values():
-        await run.serve_scorer(scorer)
+    await run.serve_scorers(*scorers.values())
     sampled, scored = {}, {}
     for role, model in (("before", settings.before), ("after", settings.after)):
         sampled[role] = await sample(run, name, role, model, settings, prompts, reference)

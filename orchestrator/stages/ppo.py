@@ -9,7 +9,7 @@ from orchestrator.payloads import Payload, write_payload
 from orchestrator.peers import in_parallel
 from orchestrator.prompts import Asked
 from orchestrator.recipe_stages import PpoStage
-from orchestrator.run import Run, Stopwatch, location
+from orchestrator.run import Run, RunError, Stopwatch, location
 from orchestrator.sampling import (
     Sampler,
     cut,
@@ -35,7 +35,8 @@ class PpoRounds:
         self.run, self.name, self.settings = run, name, settings
         self.seed = derive(run.recipe.seed, name)
         self.prompts = read_prompts(Path(settings.prompts))
-        self.gold_prompts = read_prompts(Path(settings.gold_prompts)) if settings.gold_prompts else []
+        measured = settings.gold_scorer is not None and settings.gold_prompts is not None
+        self.gold_prompts = read_prompts(Path(settings.gold_prompts or "")) if measured else []
         self.policy = types_pb2.ModelVersion()
         self.reference = types_pb2.ModelVersion()
         self.training = TrainingStage(
@@ -58,7 +59,7 @@ class PpoRounds:
             [
                 run.serve_policy(newest),
                 run.serve_reference(settings.reference),
-                run.serve_scorer(settings.scorer),
+                run.serve_scorers(settings.scorer, settings.gold_scorer),
                 stage.training.recover(),
             ]
         )
@@ -110,15 +111,29 @@ class PpoRounds:
 
         filled = await in_parallel(fill(index, asked) for index, asked in enumerate(chunks))
         batch = trainer_pb2.PpoBatch(rollouts=[each for rollouts in filled for each in rollouts])
+        self._refuse_missing(batch)
         payload = write_payload(rollouts_path(self.run, self.name, number) / "scored.pb", batch)
         self.run.mark(self.name, number, "scored", payload.as_row(), self.watch)
         return payload
 
+    def _refuse_missing(self, batch: trainer_pb2.PpoBatch) -> None:
+        """RunError where too many scores are missing: slow or odd answers would be the ones left out.
+
+        Before the batch is kept, so that a resume asks the scorer again.
+        """
+        errors = [each.score.error for each in batch.rollouts if each.score.WhichOneof("outcome") != "value"]
+        limit = self.settings.algorithm.max_missing_share
+        if len(errors) > limit * len(batch.rollouts):
+            raise RunError(
+                f"{self.name}: {len(errors)} of {len(batch.rollouts)} scores are missing, more than "
+                f"max_missing_share ({limit:g}) allows; the first: {errors[0].reason or 'no score'}: "
+                f"{errors[0].message}. Mend the scorer {self.settings.scorer!r} and resume"
+            )
+
     async def train(self, number: int) -> Phase:
         """One PPO step; on the idle policy service, every few rounds, gold is measured meanwhile."""
         trained, _ = await in_parallel([self.training.train(number), self._measure(number)])
-        self._note_excluded(trained)
-        return trained
+        return dict(trained)
 
     def over_budget(self, trained: Phase) -> bool:
         """True when the batch reached the hard KL budget: the trainer left the weights alone."""
@@ -184,11 +199,11 @@ class PpoRounds:
 
         await self.run.durable(self.name, number, "rolled_back", produce)
         await self.run.serve_policy(self.settings.output)
-        self.run.ledger.roll_back_rounds(self.name, after=good_round)
         self.run.ledger.note(
             f"{self.name}: round {number} measured a KL at the hard budget; rolled back to version "
             f"{good_round} as version {number}, and stopped"
         )
+        self.run.ledger.roll_back_rounds(self.name, after=good_round)
 
     def result(self) -> dict[str, Any]:
         """What the stage made."""
@@ -231,13 +246,13 @@ class PpoRounds:
 
         await self.run.durable(self.name, number, "measured", produce)
 
-    def _note_excluded(self, trained: Phase) -> None:
-        if trained["excluded"]:
-            self.run.progress.note(f"{self.name}: left out {trained['excluded']}")
-
     def _version_of_round(self, number: int) -> types_pb2.ModelLocation:
-        row = self.run.ledger.version(self.settings.output, number) if number else None
-        return location(self.settings.output, row) if row else self.run.locate(self.settings.policy)
+        if number == 0:
+            return self.run.locate(self.settings.policy)
+        row = self.run.ledger.version(self.settings.output, number)
+        if row is None:
+            raise RunError(f"{self.name}: the ledger has no version {number} to go back to")
+        return location(self.settings.output, row)
 
     def _step_request(self, number: int) -> trainer_pb2.PpoStepRequest:
         scored = self.run.ledger.phase(self.name, number, "scored")

@@ -18,7 +18,8 @@ Row = dict[str, Any]  # a row of the comparisons table
 async def run_reward(run: Run, name: str, settings: RewardStage) -> dict[str, Any]:
     """Bradley-Terry steps on the training prompts, accuracy on the others, normalisation, a version."""
     collected = run.ledger.all_comparisons(settings.comparisons)
-    training = limited([row for row in collected if not row["held_out"]], settings.comparison_limit)
+    to_train = [row for row in collected if not row["held_out"]]
+    training = limited(to_train, settings.comparison_limit)
     held_out = [row for row in collected if row["held_out"]]
     if not training:
         raise RunError(f"stages.{name}: collection {settings.comparisons!r} has no comparisons to train on")
@@ -41,7 +42,7 @@ async def run_reward(run: Run, name: str, settings: RewardStage) -> dict[str, An
     agreement = await measure(stage, len(steps), "agreement", await by_scorer(run, settings, held_out))
     if not stage.published(len(steps)):
         await stage.publish(
-            len(steps), normalisation=await fit_normalisation(stage, len(steps), settings, training)
+            len(steps), normalisation=await fit_normalisation(stage, len(steps), settings, to_train)
         )
     published = stage.published(len(steps)) or {}
     return {
@@ -85,6 +86,7 @@ async def by_scorer(run: Run, settings: RewardStage, rows: list[Row]) -> list[Ro
     if settings.agreement_scorer is None or not rows:
         return []
     scorer = settings.agreement_scorer
+    await run.serve_scorers(scorer)
     ordered = []
     for chunk in cut(rows, 256):
         items = [(row, text) for row in chunk for text in row["responses"]]

@@ -171,7 +171,7 @@ class RewardModelStage(Stage):
     ) -> Normalisation:
         """Gain and bias that give the samples' scores this mean and spread; kept for publishing."""
         self.compute.use_all_threads()
-        rows = [self._sample(sample, f"samples[{index}]") for index, sample in enumerate(samples)]
+        rows = self._samples(samples)
         progress.report("scoring samples", 0, len(rows))
         scores_N = self._scores(rows)
         if not scores_N.isfinite().all():
@@ -267,11 +267,18 @@ class RewardModelStage(Stage):
         rows = [self._exchange(AnsweredPrompt(group.prompt, response)) for response in group.responses]
         return EncodedGroup(rows, *_comparison_tensors(group.comparisons, self.compute.device))
 
-    def _sample(self, sample: AnsweredPrompt, field: str) -> list[int]:
-        try:
-            return self._exchange(sample)
-        except ValueError as error:
-            raise FieldError(field, sample.response, str(error)) from None
+    def _samples(self, samples: Sequence[AnsweredPrompt]) -> list[list[int]]:
+        """The samples that can be scored, as a step leaves out rows that cannot; FieldError for none."""
+        rows, faults = [], []
+        for sample in samples:
+            try:
+                rows.append(self._exchange(sample))
+            except ValueError as error:
+                faults.append(str(error))
+        if not rows:
+            why = faults[0] if faults else "there are none"
+            raise FieldError("samples", len(samples), f"no sample can be scored: {why}")
+        return rows
 
     def _exchange(self, exchange: AnsweredPrompt) -> list[int]:
         ids = render_exchange(self.loaded.tokenizer, exchange.prompt, exchange.response)

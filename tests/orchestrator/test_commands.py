@@ -1,0 +1,79 @@
+"""The command line: wrong words are answered in one line and change nothing."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from orchestrator.__main__ import main
+from orchestrator.drive import only_one
+from orchestrator.launcher import REPOSITORY
+from orchestrator.ledger import Ledger, open_engine, sqlite_url
+from orchestrator.run import RunError
+
+DEMO = str(REPOSITORY / "recipes" / "helpdesk-ppo.yaml")
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (["run", "no-such.yaml"], "no-such.yaml"),
+        (["run", str(REPOSITORY / "recipes")], "cannot be read"),
+        (["run", DEMO, "--name", "../x"], "a run's name holds letters"),
+        (["run", DEMO, "--name", "."], "a run's name holds letters"),
+        (["run", DEMO, "--set", "stages.ppo.roundz=3"], "did you mean rounds?"),
+        (["run", DEMO, "--set", "stages.ppo.sampling.temperature=-1"], "stages.ppo.sampling.temperature"),
+        (["resume", "nobody"], "holds no run"),
+        (["report", "nobody"], "holds no run"),
+        (["status", "nobody"], "holds no run"),
+        (["export", "nobody", "somewhere"], "holds no run"),
+    ],
+)
+def test_a_wrong_word_is_one_clear_line_and_leaves_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], said: str
+) -> None:
+    assert main([*words, "--runs", str(tmp_path / "runs")]) == 1
+    error = capsys.readouterr().err
+    assert said in error and "Traceback" not in error
+    assert not (tmp_path / "runs").exists()
+
+
+def test_runs_that_cannot_be_written_are_one_clear_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    assert main(["run", DEMO, "--runs", str(tmp_path / "file")]) == 1
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_prepare_command_that_is_not_there_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = 'prepare.command=["no-such-program"]'
+    assert main(["run", DEMO, "--name", "a", "--set", command, "--runs", str(tmp_path)]) == 1
+    assert "prepare: cannot run no-such-program" in capsys.readouterr().err
+
+
+def test_status_and_report_tell_of_a_run_that_has_just_begun(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a").mkdir()
+    ledger = Ledger(open_engine(sqlite_url(tmp_path / "a")), "a")
+    ledger.create(seed=3, recipe={"stages": {}}, recipe_sha256="r", code_sha256="c")
+    assert main(["status", "--runs", str(tmp_path)]) == 0
+    assert "a: new, nothing begun" in capsys.readouterr().out
+    assert main(["report", "a", "--json", "--runs", str(tmp_path)]) == 0
+    assert json.loads(capsys.readouterr().out)["seed"] == 3
+    assert main(["export", "a", str(tmp_path / "out"), "--runs", str(tmp_path)]) == 1
+    assert "has published no model yet" in capsys.readouterr().err
+
+
+def test_a_second_orchestrator_on_this_machine_is_refused_before_it_takes_the_lease(tmp_path: Path) -> None:
+    with (
+        only_one(tmp_path),
+        pytest.raises(RunError, match="driven by another orchestrator"),
+        only_one(tmp_path),
+    ):
+        pass
+    with only_one(tmp_path):
+        pass
