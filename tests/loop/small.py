@@ -17,6 +17,7 @@ SMALL = (
     "stages.pretrain.epochs=1",
     "stages.pretrain.rows_per_step=64",
     "stages.pretrain.minibatch_size=32",
+    "stages.pretrain.checkpoint_every=2",
     "stages.sft.epochs=1",
     "stages.sft.rows_per_step=64",
     "stages.sft.minibatch_size=32",

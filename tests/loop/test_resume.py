@@ -11,31 +11,40 @@ import pytest
 from orchestrator.ledger import Ledger, open_engine, sqlite_url
 from tests.loop.small import start, start_small, succeed
 
-# After which row of the ledger the orchestrator is killed: round, phase. Sampling is under way behind the
-# first chunk, scoring behind the last, training behind the score, and so on.
-KILLS = [(1, "chunk-0"), (2, "sampled"), (3, "scored"), (4, "trained"), (5, "published"), (6, "committed")]
+# After which row of the ledger the orchestrator is killed: stage, round, phase. Sampling is under way behind
+# the first chunk, scoring behind the last, training behind the score, and so on. The first kill lies behind a
+# checkpoint of pretraining.
+KILLS = [
+    ("pretrain", 3, "trained"),
+    ("ppo", 1, "chunk-0"),
+    ("ppo", 2, "sampled"),
+    ("ppo", 3, "scored"),
+    ("ppo", 4, "trained"),
+    ("ppo", 5, "published"),
+    ("ppo", 6, "committed"),
+]
 
 
 def ledger_of(runs: Path, name: str) -> Ledger:
     return Ledger(open_engine(sqlite_url(runs / name)), name)
 
 
-def reached(ledger: Ledger, number: int, phase: str) -> bool:
+def reached(ledger: Ledger, stage: str, number: int, phase: str) -> bool:
     if phase == "committed":
-        row = ledger.round("ppo", number)
+        row = ledger.round(stage, number)
         return row is not None and row.status == "committed"
-    return ledger.phase("ppo", number, phase) is not None
+    return ledger.phase(stage, number, phase) is not None
 
 
-def kill_at(process: "object", runs: Path, name: str, number: int, phase: str) -> None:
+def kill_at(process: "object", runs: Path, name: str, stage: str, number: int, phase: str) -> None:
     """Waits for the row, then kill -9 of the orchestrator alone."""
     deadline = time.monotonic() + 180
-    while not (runs / name / "ledger.db").exists():
+    while not (runs / name / "prepared").exists():  # made when the ledger is there
         assert time.monotonic() < deadline and process.poll() is None  # type: ignore[attr-defined]
         time.sleep(0.02)
     ledger = ledger_of(runs, name)
-    while not reached(ledger, number, phase):
-        assert time.monotonic() < deadline, f"{phase} of round {number} was not reached"
+    while not reached(ledger, stage, number, phase):
+        assert time.monotonic() < deadline, f"{stage} {number} {phase} was not reached"
         assert process.poll() is None, (runs / "output.log").read_text()[-4000:]  # type: ignore[attr-defined]
         time.sleep(0.002)
     os.kill(process.pid, signal.SIGKILL)  # type: ignore[attr-defined]
@@ -52,13 +61,13 @@ def strays(children: list[psutil.Process], seconds: float = 5.0) -> list[psutil.
 def test_a_run_killed_in_every_phase_ends_with_the_weights_of_an_unbroken_one(tmp_path: Path) -> None:
     succeed(start_small(tmp_path, "unbroken"), tmp_path)
     process = start_small(tmp_path, "killed")
-    for number, phase in KILLS:
+    for stage, number, phase in KILLS:
         parent = psutil.Process(process.pid)
         deadline = time.monotonic() + 60
         while len(parent.children(recursive=True)) < 4 and time.monotonic() < deadline:
             time.sleep(0.05)
         services = parent.children(recursive=True)
-        kill_at(process, tmp_path, "killed", number, phase)
+        kill_at(process, tmp_path, "killed", stage, number, phase)
         assert len(services) >= 4 and not strays(services), "a service outlived its orchestrator"
         process = start("resume", "killed", runs=tmp_path)
     succeed(process, tmp_path)

@@ -44,9 +44,11 @@ def test_a_hard_kl_budget_rolls_back_to_the_last_good_version_as_a_new_one(tmp_p
 def test_a_run_told_to_stop_ends_at_a_durable_point_and_resumes(tmp_path: Path) -> None:
     process = start_small(tmp_path, "stopped", *QUICK)
     deadline = time.monotonic() + 180
-    while not (tmp_path / "stopped" / "ledger.db").exists() or not ledger_of(tmp_path, "stopped").phase(
-        "ppo", 2, "scored"
-    ):
+    while not (tmp_path / "stopped" / "prepared").exists():  # made when the ledger is there
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.02)
+    ledger = ledger_of(tmp_path, "stopped")
+    while ledger.phase("ppo", 2, "scored") is None:
         assert time.monotonic() < deadline and process.poll() is None
         time.sleep(0.02)
     process.send_signal(signal.SIGTERM)
