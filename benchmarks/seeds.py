@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.launcher import REPOSITORY
+from orchestrator.report import load_report
 
 SEEDS = {"helpdesk-ppo": [0, 1, 2, 3, 4], "helpdesk-overoptimised": [0, 1, 2]}
 GAP_CLOSED, SEQUENCE_KL = 0.8, 10.0
@@ -53,8 +54,7 @@ def report_of(recipe: str, seed: int, runs: Path) -> dict[str, Any]:
             str(seed),
         ]
         subprocess.run([*command, "--runs", str(runs)], check=True, stdout=subprocess.DEVNULL, cwd=REPOSITORY)
-    report: dict[str, Any] = json.loads((runs / name / "report.json").read_text())
-    return report
+    return load_report(runs / name)
 
 
 def aligned(report: dict[str, Any]) -> dict[str, Any]:

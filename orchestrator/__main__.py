@@ -19,7 +19,7 @@ from orchestrator.progress import choose_progress
 from orchestrator.recipe import RecipeError
 from orchestrator.report import print_report, write_report
 from orchestrator.run import RunError
-from orchestrator.summary import summarise
+from orchestrator.summary import model_card, summarise
 from trueline import CallError
 
 DEMO = REPOSITORY / "recipes" / "helpdesk-ppo.yaml"
@@ -178,16 +178,9 @@ def export_command(options: argparse.Namespace) -> int:
     row = ledger.latest_version(model)
     if row is None:
         raise LedgerError(f"run {ledger.run} has published no model {model!r}")
-    report = summarise(ledger)
-    card = {
-        "version": f"{model}@{row['number']}",
-        "run": ledger.run,
-        "seed": report["seed"],
-        "recipe_sha256": report["recipe_sha256"],
-        "evaluation": report.get("evaluation"),
-    }
-    export_model(Path(row["uri"]), options.directory, card)
-    print(f"{model}@{row['number']} is in {options.directory}")
+    version = f"{model}@{row['number']}"
+    export_model(Path(row["uri"]), options.directory, model_card(ledger, version))
+    print(f"{version} is in {options.directory}")
     return 0
 
 

@@ -38,6 +38,13 @@ def summarise(ledger: Ledger) -> Report:
     return report
 
 
+def model_card(ledger: Ledger, version: str) -> dict[str, Any]:
+    """The facts that an exported model's card shows: its run, its recipe, and its newest evaluation."""
+    report = summarise(ledger)
+    facts = {name: report[name] for name in ("run", "seed", "recipe_sha256")}
+    return {"version": version, **facts, "evaluation": report.get("evaluation")}
+
+
 def stage_row(stage: dict[str, Any]) -> dict[str, Any]:
     """One line of the stage table."""
     result = stage["result"]
