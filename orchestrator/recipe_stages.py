@@ -131,6 +131,8 @@ class ComparisonsStage(Settings):
     """Who compared, for the ledger."""
     held_out_share: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Share of prompts whose comparisons never train; prompts with the same first message stay together."""
+    held_out_data: Data | None = None
+    """Comparisons that never train, in place of a share of the others."""
     output: Annotated[Name, Makes("comparisons")]
     """The name of the comparisons."""
 

@@ -16,7 +16,7 @@ from orchestrator.recipe import Recipe
 from orchestrator.recipe_settings import DataSettings
 from orchestrator.run import Run
 
-DATA_FIELDS = ("data", "prompts", "gold_prompts")
+DATA_FIELDS = ("data", "held_out_data", "prompts", "gold_prompts")
 
 
 def read_rows(

@@ -5,9 +5,9 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from orchestrator.data import read_comparisons
+from orchestrator.data import Rows, read_comparisons
 from orchestrator.recipe_stages import ComparisonsStage
-from orchestrator.run import Run
+from orchestrator.run import Run, RunError
 from orchestrator.seeds import derive, shuffled
 from orchestrator.shapes import opening, prompt_part
 from orchestrator.sources import read_rows
@@ -17,10 +17,16 @@ Row = dict[str, Any]
 
 async def run_comparisons(run: Run, name: str, settings: ComparisonsStage) -> dict[str, Any]:
     """Keeps one collection of comparisons; its prompts are split, not its pairs."""
-    rows = read_rows(run, read_comparisons, settings.data)
     seed = derive(run.recipe.seed, name)
-    prompts = by_prompt(rows, seed)
-    held_out = held_out_prompts(prompts, settings.held_out_share, seed)
+    rows = read_rows(run, read_comparisons, settings.data)
+    if settings.held_out_data is None:
+        prompts = by_prompt(rows, seed)
+        held_out = held_out_prompts(prompts, settings.held_out_share, seed)
+    else:
+        apart = read_rows(run, read_comparisons, settings.held_out_data)
+        refuse_shared(name, rows, apart)
+        rows, held_out = Rows([*rows, *apart]), {prompt_id(row) for row in apart}
+        prompts = by_prompt(rows, seed)
     kept = {"source": settings.source, "policy_version": {}}
     run.ledger.add_comparisons(
         settings.output, [{**row, **kept, "held_out": row["prompt_id"] in held_out} for row in prompts]
@@ -30,8 +36,17 @@ async def run_comparisons(run: Run, name: str, settings: ComparisonsStage) -> di
         "prompts": len(prompts),
         "comparisons": len(rows),
         "held_out_prompts": len(held_out),
-        "left_out": len({fault.partition(":")[0] for fault in rows.left_out}),
     }
+
+
+def refuse_shared(name: str, training: Sequence[Row], held_out: Sequence[Row]) -> None:
+    """RunError where a held-out prompt is a training prompt too: its accuracy would flatter."""
+    shared = sorted({prompt_id(row) for row in training} & {prompt_id(row) for row in held_out})
+    if shared:
+        raise RunError(
+            f"stages.{name}.held_out_data: {len(shared)} of its prompts are in data too, the first: "
+            f"{shared[0]}; take them out of one of the two"
+        )
 
 
 def by_prompt(rows: Sequence[Row], seed: int) -> list[Row]:
