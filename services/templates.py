@@ -128,7 +128,10 @@ def _behind(longer: str, shorter: str) -> str:
 
 def _render(tokenizer: Any, messages: Sequence[Message], *, open_turn: bool) -> str:
     if not tokenizer.chat_template:
-        raise TemplateError("the tokenizer has no chat template; send text or token ids")
+        raise TemplateError(
+            "the tokenizer has no chat template; send text or token ids, or put a chat_template.jinja into "
+            "the model's directory"
+        )
     try:
         return str(
             tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=open_turn)

@@ -110,7 +110,7 @@ def test_without_a_padding_token_some_id_pads_that_ends_nothing(tmp_path: Path) 
     assert load_causal(path).pad_id not in load_causal(path).eos_ids, "an end token that pads reads as an end"
 
 
-async def test_without_a_chat_template_messages_are_refused_and_texts_are_answered(tmp_path: Path) -> None:
+async def test_without_a_chat_template_messages_are_refused_until_a_file_gives_one(tmp_path: Path) -> None:
     path = write_tiny_model(tmp_path / "m")
     tiny_tokenizer(chat_template=None).save_pretrained(path)
     (path / "chat_template.jinja").unlink(missing_ok=True)
@@ -119,6 +119,13 @@ async def test_without_a_chat_template_messages_are_refused_and_texts_are_answer
             await policy.generate(prompts=asked([(types_pb2.ROLE_USER, "w1")]), sampling=sampling())
         reply = await policy.generate(prompts=asked("w1 w2"), sampling=sampling())
         assert list(reply.rollouts[0].prompt_ids) == [6, 7]
+    (path / "chat_template.jinja").write_text(
+        "{% for message in messages %}{{ message.content }} {% endfor %}"
+    )
+    async with policy_service(model=path) as (policy, _):
+        prompts = asked([(types_pb2.ROLE_USER, "w1")])
+        reply = await policy.generate(prompts=prompts, sampling=sampling())
+        assert list(reply.rollouts[0].prompt_ids) == [6]
 
 
 def in_cache(home: Path, name: str, commit: str, **shape: Any) -> Path:
