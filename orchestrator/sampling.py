@@ -32,7 +32,8 @@ class Sampler:
         truncate: bool = False,
     ) -> None:
         self.run, self.stage, self.number, self.label = run, stage, number, label
-        self.overflow = policy_pb2.PROMPT_OVERFLOW_TRUNCATE if truncate else 0
+        overflow = policy_pb2.PROMPT_OVERFLOW_TRUNCATE if truncate else policy_pb2.PROMPT_OVERFLOW_UNSPECIFIED
+        self.overflow = overflow
         self.sampling = types_pb2.SamplingParameters(**sampling.model_dump(), seed=seed)
         # One chunk in work and one under way for each replica keeps all of them busy.
         self.free = asyncio.Semaphore(2 * len(run.peers.policy_replicas))

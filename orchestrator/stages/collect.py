@@ -20,7 +20,7 @@ from trueline.v1 import types_pb2
 
 async def run_collect(run: Run, name: str, settings: CollectStage) -> dict[str, Any]:
     """Samples, labels and keeps one collection of comparisons; its prompts are split, not its pairs."""
-    prompts = read_rows(run, read_prompts, settings.prompts, settings.prompt_limit)
+    prompts: list[Row] = read_rows(run, read_prompts, settings.prompts, settings.prompt_limit)
     policy = await run.serve_policy(settings.policy)
     await run.serve_scorers(settings.label.scorer)
     seed = derive(run.recipe.seed, name)

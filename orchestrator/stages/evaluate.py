@@ -22,7 +22,7 @@ Scores = dict[str, list[float | None]]  # by role: "gold", "best", "proxy" and t
 
 async def run_evaluate(run: Run, name: str, settings: EvaluateStage) -> dict[str, Any]:
     """One sample per held-out prompt of either model, with the same fixed seeds, scored by every scorer."""
-    prompts = read_rows(run, read_prompts, settings.prompts, settings.prompt_limit)
+    prompts: list[Row] = read_rows(run, read_prompts, settings.prompts, settings.prompt_limit)
     scorers = {
         role: scorer
         for role, scorer in {
