@@ -1,18 +1,31 @@
-"""Reads a run's JSONL inputs: a faulty line is named, never skipped.
+"""Reads a run's inputs: a faulty row is named with its line, and left out only where the recipe allows it.
 
     {"prompt_id": "p1", "messages": [{"role": "user", "content": "my lamp is broken ."}]}    a prompt
     {"prompt_id": "p2", "text": "Once upon a time"}                                          a prompt
     {"messages": [{"role": "user", "content": "..."}, {"role": "assistant", ...}]}           a demonstration
     {"text": "..."}                                                                          a plain text
+    {"text": "...", "chosen": "yes .", "rejected": "no ."}                                   a comparison
 
-Other keys are left where they are.
+Other shapes are turned into these first (orchestrator/shapes.py); other keys are left where they are.
 """
 
+import gzip
 import hashlib
 import json
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
+
+from orchestrator.shapes import (
+    ShapeFault,
+    comparison_row,
+    demonstration_row,
+    detected,
+    prompt_part,
+    prompt_row,
+    text_row,
+)
 
 Row = dict[str, Any]
 ROLES = ("system", "user", "assistant")
@@ -24,25 +37,39 @@ class DataError(ValueError):
 
     def __init__(self, path: Path, faults: list[str]) -> None:
         self.path, self.faults = path, faults
-        more = [f"and {len(faults) - MOST_FAULTS} more"] if len(faults) > MOST_FAULTS else []
-        super().__init__("\n  ".join([f"{path}:", *faults[:MOST_FAULTS], *more]))
+        super().__init__("\n  ".join([f"{path}:", *first_faults(faults)]))
 
 
-def read_prompts(path: Path, limit: int | None = None) -> list[Row]:
-    """The first `limit` prompts, each with a prompt_id of its own, none ending with the assistant."""
+def first_faults(faults: list[str]) -> list[str]:
+    """The first ten, and how many more there are."""
+    more = [f"and {len(faults) - MOST_FAULTS} more"] if len(faults) > MOST_FAULTS else []
+    return [*faults[:MOST_FAULTS], *more]
+
+
+class Rows(list[Row]):
+    """The rows of a file that can be used; `left_out` says of every other one why it cannot."""
+
+    left_out: tuple[str, ...] = ()
+
+
+def read_prompts(path: Path, limit: int | None = None, shape: str = "plain", bad_rows: int = 0) -> Rows:
+    """The first `limit` prompts, each with a prompt_id of its own, none ending with the assistant.
+
+    Raises DataError where more than `bad_rows` rows are faulty, as the other readers do.
+    """
     seen: dict[str, int] = {}
 
     def check(row: Row, line: int) -> Iterator[str]:
         yield from _prompt_id_faults(row, line, seen)
         yield from _content_faults(row)
-        messages = row.get("messages")
-        if isinstance(messages, list) and messages and _role(messages[-1]) == "assistant":
-            yield "messages: the last one is the assistant's; a prompt ends with the user's"
+        yield from _ending_faults(row)
 
-    return _read(path, check, limit)
+    return _read(path, prompt_row, check, limit, shape, bad_rows)
 
 
-def read_demonstrations(path: Path, limit: int | None = None) -> list[Row]:
+def read_demonstrations(
+    path: Path, limit: int | None = None, shape: str = "plain", bad_rows: int = 0
+) -> Rows:
     """The first `limit` rows to train on: plain texts, or messages with at least one of the assistant's."""
 
     def check(row: Row, line: int) -> Iterator[str]:
@@ -51,12 +78,32 @@ def read_demonstrations(path: Path, limit: int | None = None) -> list[Row]:
         if isinstance(messages, list) and "assistant" not in [_role(message) for message in messages]:
             yield "messages: none is the assistant's, so there is nothing to learn"
 
-    return _read(path, check, limit)
+    return _read(path, demonstration_row, check, limit, shape, bad_rows)
 
 
-def read_texts(path: Path, limit: int | None = None) -> list[Row]:
+def read_texts(path: Path, limit: int | None = None, shape: str = "plain", bad_rows: int = 0) -> Rows:
     """The first `limit` rows of plain text or messages of any roles, every token of which may train."""
-    return _read(path, lambda row, line: _content_faults(row), limit)
+    return _read(path, text_row, lambda row, line: _content_faults(row), limit, shape, bad_rows)
+
+
+def read_comparisons(path: Path, limit: int | None = None, shape: str = "plain", bad_rows: int = 0) -> Rows:
+    """The first `limit` comparisons: a prompt and two texts that differ, the chosen one being better.
+
+    A prompt_id may come again, as a prompt may have several comparisons, but only with the same prompt.
+    """
+    seen: dict[str, tuple[int, Row]] = {}
+
+    def check(row: Row, line: int) -> Iterator[str]:
+        yield from _content_faults(row)
+        yield from _ending_faults(row)
+        yield from _answer_faults(row)
+        if "prompt_id" in row:
+            prompt = prompt_part(row)
+            first, known = seen.setdefault(str(row["prompt_id"]), (line, prompt))
+            if known != prompt:
+                yield f"prompt_id: {row['prompt_id']!r} was given on line {first} with another prompt"
+
+    return _read(path, comparison_row, check, limit, shape, bad_rows)
 
 
 def file_sha256(path: Path) -> str:
@@ -68,44 +115,76 @@ def file_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _read(path: Path, check: Callable[[Row, int], Iterator[str]], limit: int | None) -> list[Row]:
-    rows: list[Row] = []
+def _read(
+    path: Path,
+    convert: Callable[[Row, int, str], Row],
+    check: Callable[[Row, int], Iterator[str]],
+    limit: int | None,
+    shape: str,
+    bad_rows: int,
+) -> Rows:
+    rows, faulty = Rows(), 0
     faults: list[str] = []
     for line, text in _lines(path):
-        if limit is not None and len(rows) >= limit:
+        if limit is not None and len(rows) + max(0, faulty - bad_rows) >= limit:
             break
-        row, fault = _parsed(text)
-        found = [fault] if row is None else list(check(row, line))
+        found: list[str] = []
+        try:
+            row = _parsed(text)
+            shape = detected(row) if shape == "auto" else shape
+            row = convert(row, line, shape)
+            found = list(check(row, line))
+        except ShapeFault as error:
+            found = [str(error)]
+        if not found:
+            rows.append(row)
+        faulty += bool(found)
         faults += [f"line {line}: {each}" for each in found]
-        rows.append(row or {})
-    if faults:
-        raise DataError(path, faults)
+    if faulty > bad_rows:
+        raise DataError(path, _explained(faults, faulty, bad_rows))
     if not rows:
-        raise DataError(path, ["holds no rows"])
+        raise DataError(path, [*first_faults(faults), "holds no rows" + (" to use" if faults else "")])
+    rows.left_out = tuple(faults)
     return rows
+
+
+def _explained(faults: list[str], faulty: int, bad_rows: int) -> list[str]:
+    """The faults, behind their count where some were allowed."""
+    if not bad_rows:
+        return faults
+    return [f"{faulty} rows are faulty, more than bad_rows ({bad_rows}) allows", *faults]
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """Lines that are not blank, counted from 1."""
     try:
-        with path.open(encoding="utf-8") as file:
+        with _opened(path) as file:
             for line, text in enumerate(file, start=1):
                 if text.strip():
                     yield line, text
     except UnicodeDecodeError as error:
         raise DataError(path, [f"is not UTF-8 text: {error.reason} at byte {error.start}"]) from None
-    except OSError as error:
-        raise DataError(path, [f"cannot be read: {error.strerror or error}"]) from None
+    except (OSError, EOFError, zlib.error) as error:
+        said = getattr(error, "strerror", None) or error
+        raise DataError(path, [f"cannot be read: {said}"]) from None
 
 
-def _parsed(text: str) -> tuple[Row | None, str]:
+def _opened(path: Path) -> TextIO:
+    if path.suffix == ".gz":
+        return gzip.open(path, "rt", encoding="utf-8")
+    return path.open(encoding="utf-8")
+
+
+def _parsed(text: str) -> Row:
     try:
         row = json.loads(text)
     except json.JSONDecodeError as error:
-        return None, f"not JSON: {error.msg} at column {error.colno}"
+        raise ShapeFault(f"not JSON: {error.msg} at column {error.colno}") from None
     except RecursionError:
-        return None, "not JSON: nested too deeply"
-    return (row, "") if isinstance(row, dict) else (None, f"must be an object, is {type(row).__name__}")
+        raise ShapeFault("not JSON: nested too deeply") from None
+    if not isinstance(row, dict):
+        raise ShapeFault(f"must be an object, is {type(row).__name__}")
+    return row
 
 
 def _prompt_id_faults(row: Row, line: int, seen: dict[str, int]) -> Iterator[str]:
@@ -130,6 +209,21 @@ def _content_faults(row: Row) -> Iterator[str]:
     else:
         for index, message in enumerate(row["messages"]):
             yield from _message_faults(f"messages[{index}]", message)
+
+
+def _ending_faults(row: Row) -> Iterator[str]:
+    messages = row.get("messages")
+    if isinstance(messages, list) and messages and _role(messages[-1]) == "assistant":
+        yield "messages: the last one is the assistant's; a prompt ends with the user's"
+
+
+def _answer_faults(row: Row) -> Iterator[str]:
+    """Two texts that differ, neither empty."""
+    for key in ("chosen", "rejected"):
+        if not isinstance(row.get(key), str) or not row[key].strip():
+            yield f"{key}: must be text that is not empty"
+    if isinstance(row.get("chosen"), str) and row["chosen"] == row.get("rejected"):
+        yield "chosen and rejected: are the same text, so neither is better"
 
 
 def _message_faults(place: str, message: Any) -> Iterator[str]:

@@ -21,7 +21,9 @@ from orchestrator.progress import Progress
 from orchestrator.recipe import Recipe, load_recipe
 from orchestrator.rounds import run_ppo
 from orchestrator.run import Run, RunError, Stopped, Stopwatch
+from orchestrator.sources import copy_datasets, data_of, source_path
 from orchestrator.stages.collect import run_collect
+from orchestrator.stages.comparisons import run_comparisons
 from orchestrator.stages.evaluate import run_evaluate
 from orchestrator.stages.export import run_export
 from orchestrator.stages.reward import run_reward
@@ -37,6 +39,7 @@ STAGES: dict[str, StageRunner] = {
     "pretrain": run_supervised,
     "sft": run_supervised,
     "collect": run_collect,
+    "comparisons": run_comparisons,
     "reward": run_reward,
     "ppo": run_ppo,
     "evaluate": run_evaluate,
@@ -87,7 +90,8 @@ async def drive_alone(directory: Path, ledger: Ledger, progress: Progress) -> bo
     ledger.take_lease()
     prepare(recipe, directory)
     recipe.require_inputs()
-    check_digests(ledger, recipe)
+    copy_datasets(recipe, directory)
+    check_digests(ledger, recipe, directory)
     ledger.set_run(status="running")
     needed = recipe.needed_services
     with call_context(run=ledger.run):
@@ -186,9 +190,9 @@ def prepare(recipe: Recipe, directory: Path) -> None:
     done.touch()
 
 
-def check_digests(ledger: Ledger, recipe: Recipe) -> None:
+def check_digests(ledger: Ledger, recipe: Recipe, directory: Path) -> None:
     """Records the digests of data and code, or compares with those that the run began with."""
-    info, found = ledger.info(), data_digests(recipe)
+    info, found = ledger.info(), data_digests(recipe, directory)
     if not info["data_sha256"]:
         ledger.set_run(data_sha256=found)
     elif info["data_sha256"] != found:
@@ -202,14 +206,9 @@ def check_digests(ledger: Ledger, recipe: Recipe) -> None:
         )
 
 
-def data_digests(recipe: Recipe) -> dict[str, str]:
+def data_digests(recipe: Recipe, directory: Path) -> dict[str, str]:
     """SHA-256 of every data file that a stage reads, by path."""
-    paths = {
-        value
-        for settings in recipe.stages.values()
-        for field in ("data", "prompts", "gold_prompts")
-        if (value := getattr(settings, field, None))
-    }
+    paths = {str(source_path(data, directory)) for data in data_of(recipe)}
     return {path: file_sha256(Path(path)) for path in sorted(paths)}
 
 

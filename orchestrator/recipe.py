@@ -19,7 +19,7 @@ from pydantic import Field, PrivateAttr, ValidationError
 
 from orchestrator.recipe_faults import RecipeError, dotted, schema_faults
 from orchestrator.recipe_graph import Fault, expanded, graph_faults, input_faults, path_faults
-from orchestrator.recipe_settings import InputDirectory, Name, Services, Settings
+from orchestrator.recipe_settings import ModelPlace, Name, Services, Settings
 from orchestrator.recipe_stages import Stage
 from orchestrator.recipe_yaml import Document, read_scalar, read_yaml
 
@@ -44,8 +44,9 @@ class Recipe(Settings):
     """Every draw of the run derives from it."""
     prepare: Prepare | None = None
     """Run once; what it writes to {prepared} is the run's own."""
-    models: dict[Name, InputDirectory] = {}
-    """Models to start from: plain Hugging Face directories, by the name that stages use."""
+    models: dict[Name, ModelPlace] = {}
+    """Models to start from, by the name that stages use: Hugging Face directories, or hub names as
+    hf://OWNER/NAME@REVISION, which the services fetch."""
     services: Services = Services()
     """The services and what they host."""
     stages: Annotated[dict[Name, Stage], Field(min_length=1)]

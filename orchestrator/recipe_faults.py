@@ -12,6 +12,7 @@ from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
+from orchestrator.recipe_settings import FILE_TAG, ROWS_TAG, DataSettings
 from orchestrator.recipe_stages import STAGE_KINDS, Stage
 
 
@@ -105,7 +106,8 @@ def dotted(path: Iterable[str | int]) -> str:
 
 
 def _path(location: tuple[str | int, ...]) -> tuple[str | int, ...]:
-    """The path as the recipe has it, without pydantic's additions: a stage's kind, [key] after a bad key."""
+    """The path as the recipe has it, without pydantic's additions: a stage's kind, data's form, [key]."""
+    location = tuple(part for part in location if part not in (FILE_TAG, ROWS_TAG))
     if len(location) > 2 and location[0] == "stages" and location[2] in STAGE_KINDS:
         location = (*location[:2], *location[3:])
     return location[:-1] if location and location[-1] == "[key]" else location
@@ -126,7 +128,9 @@ def _model_at(location: tuple[str | int, ...], model: type[BaseModel]) -> type[B
     """The record that a location of pydantic's lies in."""
     here: Any = model
     for part in location:
-        if isinstance(here, type) and issubclass(here, BaseModel):
+        if part == ROWS_TAG:
+            here = DataSettings
+        elif isinstance(here, type) and issubclass(here, BaseModel):
             found = here.model_fields.get(str(part))
             here = _bare(found.annotation) if found else None
         elif here is Stage:

@@ -4,12 +4,13 @@ They read the recipe as written, not as parsed, so that one wrong number hides n
 """
 
 import re
+import types
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from orchestrator.recipe_faults import suggestion
-from orchestrator.recipe_settings import IsPath, Makes, NamesScorer, Needs
+from orchestrator.recipe_settings import HUB, IsPath, Makes, NamesScorer, Needs
 from orchestrator.recipe_stages import STAGE_KINDS
 
 Place = tuple[str | int, ...]
@@ -103,7 +104,8 @@ def path_values(raw: dict[str, Any]) -> Iterator[tuple[Place, IsPath, str]]:
         yield ("prepare", "command", index), IsPath("output"), word
     for name, place in _mapping(raw.get("models")).items():
         if isinstance(place, str):
-            yield ("models", name), IsPath("directory"), place
+            kind: Literal["name", "directory"] = "name" if place.startswith(HUB) else "directory"
+            yield ("models", name), IsPath(kind), place
     yield from marked_values(raw, (IsPath,))
 
 
@@ -120,16 +122,25 @@ def _marked_in(
 ) -> Iterator[tuple[Place, Any, str]]:
     for name, field in model.model_fields.items():
         value = _mapping(record).get(name, None if field.is_required() else field.default)
+        nested = _record_in(field.annotation)
         for marker in _markers(field):
             if not isinstance(marker, markers):
                 continue
             if isinstance(value, str):
                 yield (*path, name), marker, value
             for key, text in _mapping(value).items():
-                if isinstance(text, str):
+                if isinstance(text, str) and nested is None:
                     yield (*path, name, key), marker, text
-        if hasattr(field.annotation, "model_fields"):
-            yield from _marked_in(value, field.annotation, markers, (*path, name))
+        if nested is not None and isinstance(value, dict):
+            yield from _marked_in(value, nested, markers, (*path, name))
+
+
+def _record_in(annotation: Any) -> Any:
+    """The settings that a field holds, or may hold beside a text or null; None where it holds none."""
+    if hasattr(annotation, "model_fields"):
+        return annotation
+    options = getattr(annotation, "__args__", ()) if not isinstance(annotation, types.GenericAlias) else ()
+    return next((found for option in options if (found := _record_in(option)) is not None), None)
 
 
 def _markers(field: Any) -> list[Any]:

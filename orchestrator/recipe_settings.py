@@ -5,9 +5,9 @@ protos/trueline/v1/trainer.proto; a test compares them.
 """
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
 
 class Settings(BaseModel):
@@ -42,9 +42,9 @@ class NamesScorer:
 
 @dataclass(frozen=True)
 class IsPath:
-    """The field is a path, in which {prepared}, {run} and {seed} are replaced."""
+    """The field is a path, in which {prepared}, {run} and {seed} are replaced; a "name" may be no path."""
 
-    kind: Literal["file", "directory", "output"]
+    kind: Literal["file", "directory", "output", "name"]
 
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]  # names become directories
@@ -60,8 +60,50 @@ AnyModel = Annotated[Name, Needs(("causal", "reward"))]
 Comparisons = Annotated[Name, Needs(("comparisons",))]
 Scorer = Annotated[Name, NamesScorer()]
 InputFile = Annotated[str, Field(min_length=1), IsPath("file")]
-InputDirectory = Annotated[str, Field(min_length=1), IsPath("directory")]
+HUB = "hf://"
+ModelPlace = Annotated[str, Field(min_length=1), IsPath("directory")]
 OutputDirectory = Annotated[str, Field(min_length=1), IsPath("output")]
+PathOrName = Annotated[str, Field(min_length=1), IsPath("name")]
+
+
+class DataSettings(Settings):
+    """Rows of a file or of a data set."""
+
+    path: InputFile | None = None
+    """A JSONL file; one whose name ends in .gz is unpacked while it is read."""
+    dataset: PathOrName | None = None
+    """A Hugging Face data set, by hub name or by directory; copied into the run when it starts."""
+    subset: str | None = None
+    """Which of a data set's configurations; null takes its only one."""
+    split: str = "train"
+    """Which of a data set's splits."""
+    revision: str | None = None
+    """Commit, tag or branch of a hub data set; null takes the newest."""
+    shape: Literal["auto", "plain", "trl", "hh", "hh-text"] = "auto"
+    """How rows are written (see orchestrator/shapes.py); auto looks at the first one."""
+    bad_rows: CountOrZero = 0
+    """Rows of the wrong shape that may be left out, each counted in the report; one more ends the run."""
+
+    @model_validator(mode="after")
+    def _one_place(self) -> "DataSettings":
+        if (self.path is None) == (self.dataset is None):
+            raise ValueError("give either path or dataset")
+        if self.dataset is None and (self.subset is not None or self.revision is not None):
+            raise ValueError("subset and revision belong to a dataset")
+        return self
+
+
+# A path says it all for most; the tags keep the faults of one form from being told for the other.
+FILE_TAG, ROWS_TAG = "(file)", "(rows)"
+
+
+def _form(value: Any) -> str:
+    return ROWS_TAG if isinstance(value, dict | DataSettings) else FILE_TAG
+
+
+Data = Annotated[
+    Annotated[InputFile, Tag(FILE_TAG)] | Annotated[DataSettings, Tag(ROWS_TAG)], Discriminator(_form)
+]
 
 
 class OptimizerSettings(Settings):

@@ -10,7 +10,7 @@ from orchestrator.recipe_settings import (
     Comparisons,
     Count,
     CountOrZero,
-    InputFile,
+    Data,
     Makes,
     Name,
     NotNegative,
@@ -34,8 +34,8 @@ class _Supervised(Settings):
     """The model to start from."""
     output: Annotated[Name, Makes("causal")]
     """The name under which the trained model is published."""
-    data: InputFile
-    """JSONL of {"messages": [...]} or {"text": "..."}."""
+    data: Data
+    """Rows of {"messages": [...]} or {"text": "..."}, or of another shape."""
     epochs: Count = 1
     """Passes over the data."""
     rows_per_step: Count = 1024
@@ -74,6 +74,16 @@ class SftStage(_Supervised):
     """Which tokens bear loss: the assistant's, those of the last message, or every one."""
 
 
+class SampledSettings(Settings):
+    """What stages that draw completions share."""
+
+    sampling: SamplingSettings
+    """How responses are drawn."""
+    too_long: Literal["refuse", "truncate", "drop"] = "refuse"
+    """A prompt that leaves no room for max_new_tokens in the policy's context ends the run before anything
+    is drawn, loses its oldest tokens, or is left out; the last two are counted in the report."""
+
+
 class SimulatedLabel(Settings):
     """Draws preferences with Bradley-Terry noise: P(i over j) = sigmoid(scale x (score_i - score_j))."""
 
@@ -84,7 +94,7 @@ class SimulatedLabel(Settings):
     """Higher is less noise."""
 
 
-class CollectStage(Settings):
+class CollectStage(SampledSettings):
     """Samples several responses to each prompt and has them compared."""
 
     services: ClassVar[frozenset[str]] = frozenset({"policy", "reward"})
@@ -92,20 +102,37 @@ class CollectStage(Settings):
     kind: Literal["collect"]
     policy: CausalModel
     """The model that answers."""
-    prompts: InputFile
-    """JSONL of {"prompt_id": "...", "messages": [...]} or {"prompt_id": "...", "text": "..."}."""
+    prompts: Data
+    """Rows of {"prompt_id": "...", "messages": [...]} or {"prompt_id": "...", "text": "..."}, or of another
+    shape."""
     prompt_limit: Count | None = None
     """Prompts to use, from the first; null uses all."""
     samples_per_prompt: Annotated[int, Field(ge=2, le=1024)] = 4
     """Responses to each prompt."""
     prompts_per_chunk: Count = 64
     """Prompts in one call."""
-    sampling: SamplingSettings
-    """How responses are drawn."""
     label: SimulatedLabel
     """Who compares."""
     held_out_share: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Share of prompts whose comparisons never train: the reward model is measured on them."""
+    output: Annotated[Name, Makes("comparisons")]
+    """The name of the comparisons."""
+
+
+class ComparisonsStage(Settings):
+    """Imports comparisons that people or others have made."""
+
+    services: ClassVar[frozenset[str]] = frozenset()
+
+    kind: Literal["comparisons"]
+    data: Data
+    """Rows of a prompt (messages or text), chosen and rejected, or of another shape."""
+    source: Name = "person"
+    """Who compared, for the ledger."""
+    held_out_share: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Share of prompts whose comparisons never train; prompts with the same first message stay together."""
+    held_out_data: Data | None = None
+    """Comparisons that never train, in place of a share of the others."""
     output: Annotated[Name, Makes("comparisons")]
     """The name of the comparisons."""
 
@@ -123,8 +150,6 @@ class NormalisationSettings(Settings):
 
 class RewardStage(Settings):
     """Trains a reward model from comparisons (Bradley-Terry)."""
-
-    services: ClassVar[frozenset[str]] = frozenset({"trainer", "policy", "reward"})
 
     kind: Literal["reward"]
     init: CausalModel
@@ -156,6 +181,11 @@ class RewardStage(Settings):
     agreement_scorer: Scorer | None = None
     """A rule whose order of held-out pairs is compared with the model's; null measures none."""
 
+    @property
+    def services(self) -> frozenset[str]:
+        """The reward service only where a rule of its own is asked."""
+        return frozenset({"trainer"} if self.agreement_scorer is None else {"trainer", "reward"})
+
     @model_validator(mode="after")
     def _step_holds_a_minibatch(self) -> "RewardStage":
         if self.rows_per_step < self.minibatch_size:
@@ -163,7 +193,7 @@ class RewardStage(Settings):
         return self
 
 
-class PpoStage(Settings):
+class PpoStage(SampledSettings):
     """Online PPO: sample, score, train, publish, and again."""
 
     services: ClassVar[frozenset[str]] = frozenset({"policy", "reference", "reward", "trainer"})
@@ -179,14 +209,14 @@ class PpoStage(Settings):
     """The scorer whose normalised scores are the reward."""
     gold_scorer: Scorer | None = None
     """A scorer that is measured on held-out prompts beside the reward, and never trains."""
-    gold_prompts: InputFile | None = None
+    gold_prompts: Data | None = None
     """Held-out prompts for that measurement."""
     gold_every: Count = 5
     """Rounds between measurements."""
     gold_limit: Count = 128
     """Held-out prompts in a measurement."""
-    prompts: InputFile
-    """JSONL of prompts, taken in order and from the first again when they end."""
+    prompts: Data
+    """Prompts, taken in order and from the first again when they end."""
     rounds: Count
     """Rounds in all."""
     prompts_per_round: Count
@@ -195,8 +225,6 @@ class PpoStage(Settings):
     """Responses to each of them."""
     prompts_per_chunk: Count = 64
     """Prompts in one call to the policy service."""
-    sampling: SamplingSettings
-    """How responses are drawn."""
     checkpoint_every: Count = 10
     """Rounds between checkpoints of the trainer; after a crash the rounds since are replayed."""
     output: Annotated[Name, Makes("causal")]
@@ -214,8 +242,11 @@ class PpoStage(Settings):
         return self
 
 
-class EvaluateStage(Settings):
-    """One sample per held-out prompt before and after, at the training temperature, with fixed seeds."""
+class EvaluateStage(SampledSettings):
+    """One sample per held-out prompt before and after, with fixed seeds.
+
+    The training temperature gives honest figures.
+    """
 
     services: ClassVar[frozenset[str]] = frozenset({"policy", "reference", "reward"})
 
@@ -226,14 +257,12 @@ class EvaluateStage(Settings):
     """The model that was aligned."""
     reference: CausalModel
     """The model from which the sequence KL is measured."""
-    prompts: InputFile
+    prompts: Data
     """Held-out prompts, none of which any stage trained on."""
     prompt_limit: Count | None = None
     """Prompts to use, from the first; null uses all."""
     prompts_per_chunk: Count = 128
     """Prompts in one call."""
-    sampling: SamplingSettings
-    """How responses are drawn; the training temperature gives honest figures."""
     gold_scorer: Scorer | None = None
     """What is really wanted, where something can tell."""
     best_scorer: Scorer | None = None
@@ -259,7 +288,14 @@ class ExportStage(Settings):
 
 
 Stage = Annotated[
-    PretrainStage | SftStage | CollectStage | RewardStage | PpoStage | EvaluateStage | ExportStage,
+    PretrainStage
+    | SftStage
+    | CollectStage
+    | ComparisonsStage
+    | RewardStage
+    | PpoStage
+    | EvaluateStage
+    | ExportStage,
     Field(discriminator="kind"),
 ]
 
@@ -267,6 +303,7 @@ STAGE_KINDS: dict[str, type[Settings]] = {
     "pretrain": PretrainStage,
     "sft": SftStage,
     "collect": CollectStage,
+    "comparisons": ComparisonsStage,
     "reward": RewardStage,
     "ppo": PpoStage,
     "evaluate": EvaluateStage,

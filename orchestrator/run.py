@@ -12,6 +12,7 @@ from orchestrator.ledger import Ledger
 from orchestrator.peers import Peers
 from orchestrator.progress import Progress
 from orchestrator.recipe import Recipe
+from orchestrator.recipe_settings import HUB
 from orchestrator.timekeeping import Timekeeper
 from trueline.v1 import types_pb2
 
@@ -65,8 +66,11 @@ class Run:
         if row is not None:
             return location(model, row)
         if model in self.recipe.models:
+            place = self.recipe.models[model]
+            if place.startswith(HUB):
+                return types_pb2.ModelLocation(uri=place)
             # No version: whoever loads a plain directory names it by the digest of what it finds.
-            return types_pb2.ModelLocation(uri=str(Path(self.recipe.models[model]).resolve()))
+            return types_pb2.ModelLocation(uri=str(Path(place).resolve()))
         raise RunError(f"model {model!r} has no version yet and the recipe names no directory for it")
 
     async def durable(

@@ -22,9 +22,18 @@ class Sampler:
     """
 
     def __init__(
-        self, run: Run, stage: str, number: int, sampling: SamplingSettings, seed: int, label: str = ""
+        self,
+        run: Run,
+        stage: str,
+        number: int,
+        sampling: SamplingSettings,
+        seed: int,
+        label: str = "",
+        truncate: bool = False,
     ) -> None:
         self.run, self.stage, self.number, self.label = run, stage, number, label
+        overflow = policy_pb2.PROMPT_OVERFLOW_TRUNCATE if truncate else policy_pb2.PROMPT_OVERFLOW_UNSPECIFIED
+        self.overflow = overflow
         self.sampling = types_pb2.SamplingParameters(**sampling.model_dump(), seed=seed)
         # One chunk in work and one under way for each replica keeps all of them busy.
         self.free = asyncio.Semaphore(2 * len(run.peers.policy_replicas))
@@ -52,7 +61,12 @@ class Sampler:
             for each in asked
         ]
         reply = await self.run.peers.policy.generate(
-            policy_pb2.GenerateRequest(prompts=prompts, sampling=self.sampling, expected_version=version)
+            policy_pb2.GenerateRequest(
+                prompts=prompts,
+                sampling=self.sampling,
+                expected_version=version,
+                prompt_overflow=self.overflow,
+            )
         )
         self.run.time.computed(reply.timing)
         return trainer_pb2.PpoBatch(rollouts=reply.rollouts)

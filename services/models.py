@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import (
+    CONFIG_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
@@ -19,9 +20,12 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from services.model_files import weights_fault
 from services.sequences import is_right_padded, last_token_index, position_ids
 from services.templates import load_tokenizer
 from services.weights import WeightsError, check_safetensors
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
 
 
 @dataclass(frozen=True)
@@ -158,7 +162,7 @@ def _load(
     transformers_logging.disable_progress_bar()
     _check_files(path)
     try:
-        config = AutoConfig.from_pretrained(path, local_files_only=True, **overrides)
+        config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False, **overrides)
     except (ValueError, OSError, KeyError, TypeError) as error:
         raise WeightsError(path / "config.json", f"is not a model's config ({_line(error)})") from None
     _dropout_off(config)
@@ -167,6 +171,7 @@ def _load(
             path,
             config=config,
             local_files_only=True,
+            trust_remote_code=False,
             use_safetensors=True,
             dtype=dtype,
             attn_implementation="sdpa",
@@ -185,17 +190,36 @@ def _check_files(path: Path) -> None:
     """Names the fault of a directory before transformers words it in its own way."""
     if not path.is_dir():
         raise WeightsError(path, "the directory does not exist")
-    if not (path / "config.json").is_file():
-        raise WeightsError(path / "config.json", "missing")
     weights = sorted(path.glob("*.safetensors"))
-    if not weights:
-        raise WeightsError(path, "holds no .safetensors file; pickled weights are never loaded")
+    fault = weights_fault(file.name for file in path.iterdir())
+    if fault is not None:
+        raise WeightsError(path / fault[0], fault[1])
     for file in weights:
         check_safetensors(file)
     index = path / "model.safetensors.index.json"
     if index.is_file():
         for shard in sorted(set(_weight_map(index).values()) - {file.name for file in weights}):
             raise WeightsError(path / shard, f"missing, though {index.name} names it")
+    _check_config(path / "config.json")
+    if not any((path / name).is_file() for name in TOKENIZER_FILES):
+        raise WeightsError(path / "tokenizer.json", "missing, and so is every other file of a tokenizer")
+
+
+def _check_config(file: Path) -> None:
+    """Refuses a model that would need code of its own: trust_remote_code is never set."""
+    if not file.is_file():
+        raise WeightsError(file, "missing")
+    try:
+        config = json.loads(file.read_bytes())
+        kind, own_code = config.get("model_type"), config.get("auto_map")
+    except (ValueError, AttributeError) as error:
+        raise WeightsError(file, f"is not a model's config ({_line(error)})") from None
+    if own_code and kind not in CONFIG_MAPPING:
+        raise WeightsError(
+            file,
+            f"is of a model type that brings its own code ({kind!r}, by auto_map), and trust_remote_code is "
+            "never set: take a model that transformers knows by itself",
+        )
 
 
 def _weight_map(index: Path) -> dict[str, str]:
@@ -221,11 +245,12 @@ def _vocabulary(path: Path, model: Any, tokenizer: Any) -> dict[str, Any]:
     size = model.get_input_embeddings().num_embeddings
     if len(tokenizer) > size:
         raise WeightsError(path / "tokenizer.json", f"knows {len(tokenizer)} tokens, the model embeds {size}")
-    eos_ids = _eos_ids(model, tokenizer)
-    if not eos_ids:
+    if tokenizer.eos_token_id is None:
         raise WeightsError(
-            path / "config.json", "no end-of-text token in config, generation config or tokenizer"
+            path / "tokenizer_config.json",
+            "names no eos_token, so no text could end: set it to the token that ends the model's texts",
         )
+    eos_ids = _eos_ids(model, tokenizer)
     pad_id = tokenizer.pad_token_id
     if pad_id is None or pad_id in eos_ids:
         # Any id can fill a rectangle, as lengths and masks say what is real; an end id would read as one.

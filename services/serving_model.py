@@ -20,6 +20,7 @@ from typing import Generic, TypeVar
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from services.errors import NotReadyError
+from services.hub import fetched
 from services.progress import ProgressFeed
 from services.weights import Manifest, ModelVersion, committed, identify
 
@@ -121,6 +122,7 @@ class ServingModel(Generic[Model]):
         started = time.monotonic()
         try:
             progress.report("verifying")
+            path = await asyncio.to_thread(fetched, path)
             manifest = await asyncio.to_thread(identify, path, expected)
             progress.report("loading")
             model = await asyncio.to_thread(self._load, path, manifest)

@@ -26,7 +26,7 @@ def load_tokenizer(path: Path) -> Any:
     config = json.loads(config_file.read_bytes()) if config_file.is_file() else {}
     plain = config.get("tokenizer_class") in ("TokenizersBackend", "PreTrainedTokenizerFast")
     factory = PreTrainedTokenizerFast if plain and (path / "tokenizer.json").is_file() else AutoTokenizer
-    return factory.from_pretrained(path, local_files_only=True)
+    return factory.from_pretrained(path, local_files_only=True, trust_remote_code=False)
 
 
 def render_text(tokenizer: Any, text: str) -> list[int]:
@@ -91,8 +91,8 @@ def render_conversation(tokenizer: Any, messages: Sequence[Message]) -> tuple[li
 def render_last_message(tokenizer: Any, messages: Sequence[Message]) -> tuple[list[int], list[bool]]:
     """Ids of a whole conversation, and which of them belong to its last message, whoever says it.
 
-        user "hi", assistant "hello", user "thanks" -> <s> hi <reply> hello </s> thanks
-                                                       F   F  F       F     F    T
+    user "hi", assistant "hello", user "thanks" -> <s> hi <reply> hello </s> thanks
+                                                   F   F  F       F     F    T
     """
     ids, said = render_conversation(tokenizer, messages)
     earlier = len(render_conversation(tokenizer, messages[:-1])[0]) if len(messages) > 1 else 0
@@ -128,7 +128,10 @@ def _behind(longer: str, shorter: str) -> str:
 
 def _render(tokenizer: Any, messages: Sequence[Message], *, open_turn: bool) -> str:
     if not tokenizer.chat_template:
-        raise TemplateError("the tokenizer has no chat template; send text or token ids")
+        raise TemplateError(
+            "the tokenizer has no chat template; send text or token ids, or put a chat_template.jinja into "
+            "the model's directory"
+        )
     try:
         return str(
             tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=open_turn)

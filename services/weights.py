@@ -22,11 +22,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from services.model_files import weights_fault
+
 MANIFEST = "manifest.json"
 POINTER = "COMMITTED"
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
-_PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
+HUB = "hf:"  # begins the path that stands for a hub name (services/hub.py)
 
 
 class WeightsError(ValueError):
@@ -277,12 +279,14 @@ def check_safetensors(file: Path) -> None:
 
 
 def path_of(uri: str) -> Path:
-    """The path that an absolute path or a file: URI names; WeightsError for anything else."""
+    """The path that an absolute path, a file: URI or an hf: one names; WeightsError for anything else."""
     parts = urlsplit(uri)
+    if parts.scheme == "hf" and re.fullmatch(r"hf://[\w.-]+(/[\w.-]+)?(@[\w./-]+)?", uri):
+        return Path(HUB, uri.removeprefix("hf://"))
     if parts.scheme == "file" and parts.netloc in ("", "localhost"):
         uri = unquote(parts.path)
     if not uri.startswith("/"):
-        raise WeightsError(uri or "''", "neither an absolute path nor a file: URI")
+        raise WeightsError(uri or "''", "neither an absolute path nor a file: or hf: URI")
     return Path(uri)
 
 
@@ -305,13 +309,10 @@ def _canonical(
 
 
 def _require_safetensors(path: Path, files: dict[str, FileDigest]) -> None:
-    """Refuses what only pickle could load: unpickling runs code of whoever wrote the file."""
-    if any(name.endswith(".safetensors") for name in files):
-        return
-    pickles = sorted(name for name in files if name.endswith(_PICKLES))
-    if pickles:
-        raise WeightsError(path / pickles[0], "is a pickle; only safetensors weights are loaded")
-    raise WeightsError(path, "holds no .safetensors file")
+    """Refuses what is no whole model in safetensors."""
+    fault = weights_fault(files)
+    if fault is not None:
+        raise WeightsError(path / fault[0], fault[1])
 
 
 def _compare(file: Path, stated: FileDigest) -> None:

@@ -101,7 +101,7 @@ def location_from_pb(location: pb.ModelLocation, field: str = "location") -> tup
     try:
         return expected, path_of(location.uri)
     except WeightsError:
-        limit = "must be an absolute path or a file: URI"
+        limit = "must be an absolute path, a file: URI or hf://OWNER/NAME"
         raise FieldError(f"{field}.uri", location.uri, limit) from None
 
 

@@ -4,27 +4,29 @@ import math
 import random
 from collections.abc import Sequence
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
 from orchestrator.data import read_prompts
+from orchestrator.fitting import fitting_prompts
 from orchestrator.peers import in_parallel
 from orchestrator.prompts import Asked, Row
 from orchestrator.recipe_stages import CollectStage
 from orchestrator.run import Run, Stopwatch
 from orchestrator.sampling import Sampler, cut, score, values
 from orchestrator.seeds import derive, shuffled
+from orchestrator.sources import read_rows
 from trueline.v1 import types_pb2
 
 
 async def run_collect(run: Run, name: str, settings: CollectStage) -> dict[str, Any]:
     """Samples, labels and keeps one collection of comparisons; its prompts are split, not its pairs."""
-    prompts = read_prompts(Path(settings.prompts))[: settings.prompt_limit]
+    prompts: list[Row] = read_rows(run, read_prompts, settings.prompts, settings.prompt_limit)
     policy = await run.serve_policy(settings.policy)
     await run.serve_scorers(settings.label.scorer)
     seed = derive(run.recipe.seed, name)
     watch = Stopwatch()
-    sampler = Sampler(run, name, 1, settings.sampling, seed)
+    prompts = await fitting_prompts(run, name, "prompts", prompts, settings, policy)
+    sampler = Sampler(run, name, 1, settings.sampling, seed, truncate=settings.too_long == "truncate")
     samples = settings.samples_per_prompt
 
     async def label(index: int, rows: Sequence[Row]) -> list[dict[str, Any]]:

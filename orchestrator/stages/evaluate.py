@@ -2,10 +2,10 @@
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from orchestrator.data import read_prompts
+from orchestrator.fitting import fitting_prompts
 from orchestrator.payloads import Payload, read_payload, write_payload
 from orchestrator.peers import in_parallel
 from orchestrator.prompts import Asked, Row, as_text
@@ -13,6 +13,7 @@ from orchestrator.recipe_stages import EvaluateStage
 from orchestrator.run import Run
 from orchestrator.sampling import Sampler, cut, present, reference_logprobs, rollouts_path, score, values
 from orchestrator.seeds import derive
+from orchestrator.sources import read_rows
 from orchestrator.statistics import mean_interval, win_rate
 from trueline.v1 import trainer_pb2, types_pb2
 
@@ -21,7 +22,7 @@ Scores = dict[str, list[float | None]]  # by role: "gold", "best", "proxy" and t
 
 async def run_evaluate(run: Run, name: str, settings: EvaluateStage) -> dict[str, Any]:
     """One sample per held-out prompt of either model, with the same fixed seeds, scored by every scorer."""
-    prompts = read_prompts(Path(settings.prompts))[: settings.prompt_limit]
+    prompts: list[Row] = read_rows(run, read_prompts, settings.prompts, settings.prompt_limit)
     scorers = {
         role: scorer
         for role, scorer in {
@@ -34,6 +35,8 @@ async def run_evaluate(run: Run, name: str, settings: EvaluateStage) -> dict[str
     }
     reference = await run.serve_reference(settings.reference)
     await run.serve_scorers(*scorers.values())
+    before = await run.serve_policy(settings.before)
+    prompts = await fitting_prompts(run, name, "prompts", prompts, settings, before)
     sampled, scored = {}, {}
     for role, model in (("before", settings.before), ("after", settings.after)):
         sampled[role] = await sample(run, name, role, model, settings, prompts, reference)
@@ -68,7 +71,8 @@ async def sample(
 
     async def produce() -> dict[str, Any]:
         policy = await run.serve_policy(model)
-        sampler = Sampler(run, name, 1, settings.sampling, derive(run.recipe.seed, name), label=f"{role}-")
+        seed, truncate = derive(run.recipe.seed, name), settings.too_long == "truncate"
+        sampler = Sampler(run, name, 1, settings.sampling, seed, label=f"{role}-", truncate=truncate)
 
         async def fill(index: int, rows: Sequence[Row]) -> list[types_pb2.Rollout]:
             rollouts = await sampler.chunk(index, [Asked(row) for row in rows], 1, policy)

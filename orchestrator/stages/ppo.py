@@ -1,13 +1,13 @@
 """The verbs of a PPO round: draw, sample and score, train, publish, serve, commit, roll back."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from orchestrator.data import read_prompts
+from orchestrator.fitting import fitting_prompts
 from orchestrator.payloads import Payload, write_payload
 from orchestrator.peers import in_parallel
-from orchestrator.prompts import Asked
+from orchestrator.prompts import Asked, Row
 from orchestrator.recipe_stages import PpoStage
 from orchestrator.run import Run, RunError, Stopwatch, location
 from orchestrator.sampling import (
@@ -21,6 +21,7 @@ from orchestrator.sampling import (
     values,
 )
 from orchestrator.seeds import derive, prompts_at
+from orchestrator.sources import read_rows
 from orchestrator.statistics import mean_interval
 from orchestrator.training import TrainingStage, begin_request, settings_message
 from trueline.v1 import trainer_pb2, types_pb2
@@ -34,9 +35,11 @@ class PpoRounds:
     def __init__(self, run: Run, name: str, settings: PpoStage) -> None:
         self.run, self.name, self.settings = run, name, settings
         self.seed = derive(run.recipe.seed, name)
-        self.prompts = read_prompts(Path(settings.prompts))
-        measured = settings.gold_scorer is not None and settings.gold_prompts is not None
-        self.gold_prompts = read_prompts(Path(settings.gold_prompts or "")) if measured else []
+        self.truncate = settings.too_long == "truncate"
+        self.prompts = read_rows(run, read_prompts, settings.prompts)
+        self.gold_prompts: list[Row] = []
+        if settings.gold_scorer is not None and settings.gold_prompts is not None:
+            self.gold_prompts = read_rows(run, read_prompts, settings.gold_prompts)
         self.policy = types_pb2.ModelVersion()
         self.reference = types_pb2.ModelVersion()
         self.training = TrainingStage(
@@ -63,7 +66,16 @@ class PpoRounds:
                 stage.training.recover(),
             ]
         )
+        await stage._fit()
         return stage
+
+    async def _fit(self) -> None:
+        """Deals with prompts that leave no room for an answer, before the first round draws any."""
+        for what in ("prompts", "gold_prompts"):
+            rows: list[Row] = getattr(self, what)
+            if rows:
+                fitting = await fitting_prompts(self.run, self.name, what, rows, self.settings, self.policy)
+                setattr(self, what, fitting)
 
     def rounds_left(self) -> range:
         """The rounds that are not over; none once a budget has rolled back."""
@@ -89,7 +101,8 @@ class PpoRounds:
         known = self.run.ledger.phase(self.name, number, "scored")
         if known is not None:
             return Payload(**known)
-        sampler = Sampler(self.run, self.name, number, self.settings.sampling, derive(self.seed, number))
+        seed = derive(self.seed, number)
+        sampler = Sampler(self.run, self.name, number, self.settings.sampling, seed, truncate=self.truncate)
         chunks = cut(prompts, self.settings.prompts_per_chunk)
         kept = 0
 
@@ -222,7 +235,9 @@ class PpoRounds:
 
         async def produce() -> Phase:
             seed = derive(self.seed, "gold")
-            sampler = Sampler(self.run, self.name, number, self.settings.sampling, seed, label="gold-")
+            sampler = Sampler(
+                self.run, self.name, number, self.settings.sampling, seed, "gold-", self.truncate
+            )
             chunks = cut(prompts, self.settings.prompts_per_chunk)
             filled = await in_parallel(
                 sampler.chunk(index, [Asked(row) for row in rows], 1, self.policy)

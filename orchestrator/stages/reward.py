@@ -119,7 +119,8 @@ async def measure(stage: TrainingStage, steps: int, what: str, rows: list[Row]) 
         )
         result = await stage.run.peers.trainer.reward_model_step(request)
         stage.run.time.computed(result.timing)
-        return {**as_row(result)["metrics"], "pairs": sum(len(row["preferences"]) for row in rows)}
+        metrics = as_row(result)["metrics"]
+        return {**metrics, "pairs": int(metrics["comparisons"])}  # less those of prompts that were too long
 
     return await stage.run.durable(stage.name, steps, what, produce)
 

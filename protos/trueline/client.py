@@ -58,6 +58,20 @@ class PolicyClient(ServiceClient):
         )
         return reply
 
+    async def count_prompt_tokens(
+        self,
+        request: policy_pb2.CountPromptTokensRequest | None = None,
+        *,
+        deadline: float | None = None,
+        **fields: Any,
+    ) -> policy_pb2.CountPromptTokensResponse:
+        """Tokens of prompts as the policy reads them; 300 s by default. Fields: prompts, expected_version."""
+        message = message_of(policy_pb2.CountPromptTokensRequest, request, fields)
+        reply: policy_pb2.CountPromptTokensResponse = await self._unary(
+            "CountPromptTokens", message, deadline, LOGPROBS_DEADLINE
+        )
+        return reply
+
     async def compute_logprobs(
         self,
         request: policy_pb2.PolicyServiceComputeLogprobsRequest | None = None,

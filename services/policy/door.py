@@ -70,7 +70,8 @@ def rows_of(
     for index, prompt in enumerate(prompts):
         path = f"prompts[{index}]"
         ids = _prompt_ids(prompt.content, f"{path}.prompt", engine)
-        kept = _fit(ids, sampling.max_new_tokens, truncate, f"{path}.prompt", engine.context_length)
+        named = f" (prompt {prompt.prompt_id!r})" if prompt.prompt_id else ""
+        kept = _fit(ids, sampling.max_new_tokens, truncate, f"{path}.prompt", engine.context_length, named)
         for sample in range(prompt.first_sample, prompt.first_sample + prompt.samples):
             key = (prompt.prompt_id or tuple(ids), sample)
             if key in asked:
@@ -79,6 +80,13 @@ def rows_of(
             asked.add(key)
             rows.append(AskedRow(prompt.prompt_id, Row(kept, sample), len(kept) < len(ids)))
     return rows
+
+
+def tokens_of(prompts: Sequence[PromptContent], engine: Engine) -> list[int]:
+    """Tokens of each prompt; FieldError for what this engine's model cannot read."""
+    if not 1 <= len(prompts) <= LARGEST_CHUNK_ROWS:
+        raise FieldError("prompts", len(prompts), f"must hold 1 to {LARGEST_CHUNK_ROWS} prompts")
+    return [len(_prompt_ids(each, f"prompts[{i}]", engine)) for i, each in enumerate(prompts)]
 
 
 def _prompt_ids(content: PromptContent, path: str, engine: Engine) -> list[int]:
@@ -105,7 +113,9 @@ def _render(messages: list[Message], field: str, engine: Engine) -> list[int]:
         raise FieldError(field, messages, str(error)) from None
 
 
-def _fit(ids: list[int], new_tokens: int, truncate: bool, path: str, context_length: int) -> list[int]:
+def _fit(
+    ids: list[int], new_tokens: int, truncate: bool, path: str, context_length: int, named: str
+) -> list[int]:
     """The prompt, or its newest tokens where it may be cut to leave room for the response."""
     room = context_length - new_tokens
     if len(ids) <= room:
@@ -118,5 +128,5 @@ def _fit(ids: list[int], new_tokens: int, truncate: bool, path: str, context_len
             f"must hold at most {room} tokens: {new_tokens} new ones have to fit into the context of "
             f"{context_length} (or ask for PROMPT_OVERFLOW_TRUNCATE)"
         )
-        raise FieldError(path, f"{len(ids)} tokens", limit)
+        raise FieldError(path, f"{len(ids)} tokens{named}", limit)
     return ids[-room:]

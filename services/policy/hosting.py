@@ -13,7 +13,7 @@ from services.fence import Fence
 from services.model_edge import LogprobMetrics
 from services.model_settings import ModelSettings
 from services.models import set_threads
-from services.policy.door import AskedRow, PromptSamples, rows_of
+from services.policy.door import AskedRow, PromptContent, PromptSamples, rows_of, tokens_of
 from services.policy.engine import Completion, Engine, LogprobKind, Sampling
 from services.policy.transformers_engine import load_transformers_engine
 from services.server import Host
@@ -30,6 +30,15 @@ class SampledChunk:
     rows: list[AskedRow]
     completions: list[Completion]
     logprob_kind: LogprobKind
+    version: ModelVersion
+
+
+@dataclass(frozen=True)
+class CountedPrompts:
+    """Tokens of each prompt, and of prompt and response together at most."""
+
+    tokens: list[int]
+    context_length: int
     version: ModelVersion
 
 
@@ -68,6 +77,20 @@ class Policy:
     async def start(self) -> None:
         """Loads and follows what the settings say."""
         await self.serving.start(self._settings.model, self._settings.follow)
+
+    async def count_tokens(
+        self, prompts: Sequence[PromptContent], expected: ModelVersion | None
+    ) -> CountedPrompts:
+        """How long prompts are as the served version reads them."""
+
+        def count() -> CountedPrompts:
+            served = self.serving.current()
+            require_version(expected, served.version)
+            return CountedPrompts(
+                tokens_of(prompts, served.model), served.model.context_length, served.version
+            )
+
+        return (await self.work.run(count))[0]
 
     async def generate(
         self,

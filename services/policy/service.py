@@ -9,7 +9,7 @@ import grpc
 
 from services.errors import FieldError
 from services.model_edge import compute_logprobs, load_weights
-from services.policy.door import AskedRow, PromptSamples, check_counts, check_sampling
+from services.policy.door import AskedRow, PromptContent, PromptSamples, check_counts, check_sampling
 from services.policy.engine import Completion, FinishReason, LogprobKind, Sampling
 from services.policy.hosting import Policy, SampledChunk
 from services.wire import expected_version_from_pb, messages_from_pb, timing_to_pb, version_to_pb
@@ -54,6 +54,18 @@ class PolicyServicer(policy_pb2_grpc.PolicyServiceServicer):
         expected = expected_version_from_pb(request)
         chunk, timing = await self.policy.generate(prompts, sampling, truncate, expected)
         return chunk_to_pb(chunk, request.sampling, timing_to_pb(timing))
+
+    async def CountPromptTokens(
+        self, request: policy_pb2.CountPromptTokensRequest, context: Any
+    ) -> policy_pb2.CountPromptTokensResponse:
+        """Tokens of each prompt."""
+        contents = [content_from_pb(each, f"prompts[{i}]") for i, each in enumerate(request.prompts)]
+        counted = await self.policy.count_tokens(contents, expected_version_from_pb(request))
+        return policy_pb2.CountPromptTokensResponse(
+            tokens=counted.tokens,
+            context_length=counted.context_length,
+            version=version_to_pb(counted.version),
+        )
 
     async def ComputeLogprobs(
         self, request: policy_pb2.PolicyServiceComputeLogprobsRequest, context: Any
@@ -109,15 +121,18 @@ def sampling_from_pb(message: pb.SamplingParameters) -> Sampling:
 
 def prompt_from_pb(message: policy_pb2.PromptSamples, path: str) -> PromptSamples:
     """The rows that share a prompt."""
-    content: Any
-    kind = message.prompt.WhichOneof("content")
-    if kind is None:
-        raise FieldError(f"{path}.prompt", None, "must be text, conversation or token_ids")
-    if kind == "conversation":
-        content = messages_from_pb(message.prompt.conversation, f"{path}.prompt.conversation")
-    else:
-        content = message.prompt.text if kind == "text" else tuple(message.prompt.token_ids.ids)
+    content = content_from_pb(message.prompt, f"{path}.prompt")
     return PromptSamples(message.prompt.prompt_id, content, message.first_sample, message.samples)
+
+
+def content_from_pb(prompt: pb.Prompt, path: str) -> PromptContent:
+    """What a prompt says: text, turns, or token ids."""
+    kind = prompt.WhichOneof("content")
+    if kind is None:
+        raise FieldError(path, None, "must be text, conversation or token_ids")
+    if kind == "conversation":
+        return messages_from_pb(prompt.conversation, f"{path}.conversation")
+    return prompt.text if kind == "text" else tuple(prompt.token_ids.ids)
 
 
 def truncate_from_pb(overflow: int) -> bool:

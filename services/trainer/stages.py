@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from services.errors import FieldError
+from services.hub import fetched
 from services.models import load_causal
 from services.progress import ProgressFeed
 from services.trainer.device import Compute
@@ -22,6 +24,9 @@ from services.weights import identify
 def build_stage(plan: StagePlan, compute: Compute, progress: ProgressFeed) -> tuple[Stage, StageBegun]:
     """The stage and what it began with. Raises FieldErrors for settings, WeightsError for models."""
     progress.report("verifying and loading models")
+    plan = replace(plan, trained=replace(plan.trained, path=fetched(plan.trained.path)))
+    if plan.reward is not None:
+        plan = replace(plan, reward=replace(plan.reward, path=fetched(plan.reward.path)))
     return BUILDERS[type(plan.settings)](plan, compute)
 
 

@@ -20,6 +20,7 @@ SERVICES_NEED = CLIENT_NEEDS | {
     "grpc_health",
     "grpc_reflection",
     "grpc_status",
+    "huggingface_hub",
     "jinja2",
     "numpy",
     "prometheus_client",
@@ -29,6 +30,7 @@ SERVICES_NEED = CLIENT_NEEDS | {
     "transformers",
 }
 ORCHESTRATOR_NEEDS = CLIENT_NEEDS | {
+    "datasets",
     "jinja2",
     "matplotlib",
     "prometheus_client",

@@ -173,5 +173,5 @@ def test_a_uri_is_an_absolute_path_or_a_file_uri() -> None:
     assert path_of("/a/b c") == Path("/a/b c")
     assert path_of("file:///a/b%20c") == Path("/a/b c")
     for uri in ("", "relative/path", "https://host/a", "file://host/a", "s3://bucket/a"):
-        with pytest.raises(WeightsError, match="neither an absolute path nor a file: URI"):
+        with pytest.raises(WeightsError, match="neither an absolute path nor a file: or hf: URI"):
             path_of(uri)

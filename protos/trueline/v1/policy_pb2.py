@@ -15,33 +15,37 @@ _sym_db = _symbol_database.Default()
 from trueline.v1 import types_pb2 as trueline_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18trueline/v1/policy.proto\x12\x0btrueline.v1\x1a\x17trueline/v1/types.proto\"[\n\rPromptSamples\x12#\n\x06prompt\x18\x01 \x01(\x0b\x32\x13.trueline.v1.Prompt\x12\x14\n\x0c\x66irst_sample\x18\x02 \x01(\r\x12\x0f\n\x07samples\x18\x03 \x01(\r\"\xdc\x01\n\x0fGenerateRequest\x12+\n\x07prompts\x18\x01 \x03(\x0b\x32\x1a.trueline.v1.PromptSamples\x12\x31\n\x08sampling\x18\x02 \x01(\x0b\x32\x1f.trueline.v1.SamplingParameters\x12\x33\n\x10\x65xpected_version\x18\x03 \x01(\x0b\x32\x19.trueline.v1.ModelVersion\x12\x34\n\x0fprompt_overflow\x18\x04 \x01(\x0e\x32\x1b.trueline.v1.PromptOverflow\"_\n\x10GenerateResponse\x12&\n\x08rollouts\x18\x01 \x03(\x0b\x32\x14.trueline.v1.Rollout\x12#\n\x06timing\x18\x02 \x01(\x0b\x32\x13.trueline.v1.Timing\"\x96\x01\n#PolicyServiceComputeLogprobsRequest\x12%\n\x04rows\x18\x01 \x03(\x0b\x32\x17.trueline.v1.LogprobRow\x12\x13\n\x0btemperature\x18\x02 \x01(\x01\x12\x33\n\x10\x65xpected_version\x18\x03 \x01(\x0b\x32\x19.trueline.v1.ModelVersion\"\xd4\x01\n$PolicyServiceComputeLogprobsResponse\x12+\n\x07results\x18\x01 \x03(\x0b\x32\x1a.trueline.v1.LogprobResult\x12.\n\x0clogprob_kind\x18\x02 \x01(\x0e\x32\x18.trueline.v1.LogprobKind\x12*\n\x07version\x18\x03 \x01(\x0b\x32\x19.trueline.v1.ModelVersion\x12#\n\x06timing\x18\x04 \x01(\x0b\x32\x13.trueline.v1.Timing\"x\n\x1fPolicyServiceLoadWeightsRequest\x12\'\n\x06header\x18\x01 \x01(\x0b\x32\x17.trueline.v1.CallHeader\x12,\n\x08location\x18\x02 \x01(\x0b\x32\x1a.trueline.v1.ModelLocation\"\x82\x01\n PolicyServiceLoadWeightsResponse\x12)\n\x08progress\x18\x01 \x01(\x0b\x32\x15.trueline.v1.ProgressH\x00\x12*\n\x06loaded\x18\x02 \x01(\x0b\x32\x18.trueline.v1.LoadedModelH\x00\x42\x07\n\x05\x65vent\"\x12\n\x10GetPolicyRequest\"\x8f\x02\n\x11GetPolicyResponse\x12*\n\x07version\x18\x01 \x01(\x0b\x32\x19.trueline.v1.ModelVersion\x12\x0e\n\x06\x65ngine\x18\x02 \x01(\t\x12/\n\rlogprob_kinds\x18\x03 \x03(\x0e\x32\x18.trueline.v1.LogprobKind\x12\x10\n\x08hot_swap\x18\x04 \x01(\x08\x12\x16\n\x0e\x63ontext_length\x18\x05 \x01(\r\x12\x17\n\x0fvocabulary_size\x18\x06 \x01(\r\x12\x18\n\x10tokenizer_sha256\x18\x07 \x01(\t\x12\x17\n\x0ftemplate_sha256\x18\x08 \x01(\t\x12\x17\n\x0f\x65nd_of_text_ids\x18\t \x03(\r*O\n\x0ePromptOverflow\x12\x1f\n\x1bPROMPT_OVERFLOW_UNSPECIFIED\x10\x00\x12\x1c\n\x18PROMPT_OVERFLOW_TRUNCATE\x10\x01\x32\x8a\x03\n\rPolicyService\x12G\n\x08Generate\x12\x1c.trueline.v1.GenerateRequest\x1a\x1d.trueline.v1.GenerateResponse\x12v\n\x0f\x43omputeLogprobs\x12\x30.trueline.v1.PolicyServiceComputeLogprobsRequest\x1a\x31.trueline.v1.PolicyServiceComputeLogprobsResponse\x12l\n\x0bLoadWeights\x12,.trueline.v1.PolicyServiceLoadWeightsRequest\x1a-.trueline.v1.PolicyServiceLoadWeightsResponse0\x01\x12J\n\tGetPolicy\x12\x1d.trueline.v1.GetPolicyRequest\x1a\x1e.trueline.v1.GetPolicyResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18trueline/v1/policy.proto\x12\x0btrueline.v1\x1a\x17trueline/v1/types.proto\"[\n\rPromptSamples\x12#\n\x06prompt\x18\x01 \x01(\x0b\x32\x13.trueline.v1.Prompt\x12\x14\n\x0c\x66irst_sample\x18\x02 \x01(\r\x12\x0f\n\x07samples\x18\x03 \x01(\r\"\xdc\x01\n\x0fGenerateRequest\x12+\n\x07prompts\x18\x01 \x03(\x0b\x32\x1a.trueline.v1.PromptSamples\x12\x31\n\x08sampling\x18\x02 \x01(\x0b\x32\x1f.trueline.v1.SamplingParameters\x12\x33\n\x10\x65xpected_version\x18\x03 \x01(\x0b\x32\x19.trueline.v1.ModelVersion\x12\x34\n\x0fprompt_overflow\x18\x04 \x01(\x0e\x32\x1b.trueline.v1.PromptOverflow\"_\n\x10GenerateResponse\x12&\n\x08rollouts\x18\x01 \x03(\x0b\x32\x14.trueline.v1.Rollout\x12#\n\x06timing\x18\x02 \x01(\x0b\x32\x13.trueline.v1.Timing\"u\n\x18\x43ountPromptTokensRequest\x12$\n\x07prompts\x18\x01 \x03(\x0b\x32\x13.trueline.v1.Prompt\x12\x33\n\x10\x65xpected_version\x18\x02 \x01(\x0b\x32\x19.trueline.v1.ModelVersion\"o\n\x19\x43ountPromptTokensResponse\x12\x0e\n\x06tokens\x18\x01 \x03(\r\x12\x16\n\x0e\x63ontext_length\x18\x02 \x01(\r\x12*\n\x07version\x18\x03 \x01(\x0b\x32\x19.trueline.v1.ModelVersion\"\x96\x01\n#PolicyServiceComputeLogprobsRequest\x12%\n\x04rows\x18\x01 \x03(\x0b\x32\x17.trueline.v1.LogprobRow\x12\x13\n\x0btemperature\x18\x02 \x01(\x01\x12\x33\n\x10\x65xpected_version\x18\x03 \x01(\x0b\x32\x19.trueline.v1.ModelVersion\"\xd4\x01\n$PolicyServiceComputeLogprobsResponse\x12+\n\x07results\x18\x01 \x03(\x0b\x32\x1a.trueline.v1.LogprobResult\x12.\n\x0clogprob_kind\x18\x02 \x01(\x0e\x32\x18.trueline.v1.LogprobKind\x12*\n\x07version\x18\x03 \x01(\x0b\x32\x19.trueline.v1.ModelVersion\x12#\n\x06timing\x18\x04 \x01(\x0b\x32\x13.trueline.v1.Timing\"x\n\x1fPolicyServiceLoadWeightsRequest\x12\'\n\x06header\x18\x01 \x01(\x0b\x32\x17.trueline.v1.CallHeader\x12,\n\x08location\x18\x02 \x01(\x0b\x32\x1a.trueline.v1.ModelLocation\"\x82\x01\n PolicyServiceLoadWeightsResponse\x12)\n\x08progress\x18\x01 \x01(\x0b\x32\x15.trueline.v1.ProgressH\x00\x12*\n\x06loaded\x18\x02 \x01(\x0b\x32\x18.trueline.v1.LoadedModelH\x00\x42\x07\n\x05\x65vent\"\x12\n\x10GetPolicyRequest\"\x8f\x02\n\x11GetPolicyResponse\x12*\n\x07version\x18\x01 \x01(\x0b\x32\x19.trueline.v1.ModelVersion\x12\x0e\n\x06\x65ngine\x18\x02 \x01(\t\x12/\n\rlogprob_kinds\x18\x03 \x03(\x0e\x32\x18.trueline.v1.LogprobKind\x12\x10\n\x08hot_swap\x18\x04 \x01(\x08\x12\x16\n\x0e\x63ontext_length\x18\x05 \x01(\r\x12\x17\n\x0fvocabulary_size\x18\x06 \x01(\r\x12\x18\n\x10tokenizer_sha256\x18\x07 \x01(\t\x12\x17\n\x0ftemplate_sha256\x18\x08 \x01(\t\x12\x17\n\x0f\x65nd_of_text_ids\x18\t \x03(\r*O\n\x0ePromptOverflow\x12\x1f\n\x1bPROMPT_OVERFLOW_UNSPECIFIED\x10\x00\x12\x1c\n\x18PROMPT_OVERFLOW_TRUNCATE\x10\x01\x32\xee\x03\n\rPolicyService\x12G\n\x08Generate\x12\x1c.trueline.v1.GenerateRequest\x1a\x1d.trueline.v1.GenerateResponse\x12\x62\n\x11\x43ountPromptTokens\x12%.trueline.v1.CountPromptTokensRequest\x1a&.trueline.v1.CountPromptTokensResponse\x12v\n\x0f\x43omputeLogprobs\x12\x30.trueline.v1.PolicyServiceComputeLogprobsRequest\x1a\x31.trueline.v1.PolicyServiceComputeLogprobsResponse\x12l\n\x0bLoadWeights\x12,.trueline.v1.PolicyServiceLoadWeightsRequest\x1a-.trueline.v1.PolicyServiceLoadWeightsResponse0\x01\x12J\n\tGetPolicy\x12\x1d.trueline.v1.GetPolicyRequest\x1a\x1e.trueline.v1.GetPolicyResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'trueline.v1.policy_pb2', _globals)
 if _descriptor._USE_C_DESCRIPTORS == False:
   DESCRIPTOR._options = None
-  _globals['_PROMPTOVERFLOW']._serialized_start=1396
-  _globals['_PROMPTOVERFLOW']._serialized_end=1475
+  _globals['_PROMPTOVERFLOW']._serialized_start=1628
+  _globals['_PROMPTOVERFLOW']._serialized_end=1707
   _globals['_PROMPTSAMPLES']._serialized_start=66
   _globals['_PROMPTSAMPLES']._serialized_end=157
   _globals['_GENERATEREQUEST']._serialized_start=160
   _globals['_GENERATEREQUEST']._serialized_end=380
   _globals['_GENERATERESPONSE']._serialized_start=382
   _globals['_GENERATERESPONSE']._serialized_end=477
-  _globals['_POLICYSERVICECOMPUTELOGPROBSREQUEST']._serialized_start=480
-  _globals['_POLICYSERVICECOMPUTELOGPROBSREQUEST']._serialized_end=630
-  _globals['_POLICYSERVICECOMPUTELOGPROBSRESPONSE']._serialized_start=633
-  _globals['_POLICYSERVICECOMPUTELOGPROBSRESPONSE']._serialized_end=845
-  _globals['_POLICYSERVICELOADWEIGHTSREQUEST']._serialized_start=847
-  _globals['_POLICYSERVICELOADWEIGHTSREQUEST']._serialized_end=967
-  _globals['_POLICYSERVICELOADWEIGHTSRESPONSE']._serialized_start=970
-  _globals['_POLICYSERVICELOADWEIGHTSRESPONSE']._serialized_end=1100
-  _globals['_GETPOLICYREQUEST']._serialized_start=1102
-  _globals['_GETPOLICYREQUEST']._serialized_end=1120
-  _globals['_GETPOLICYRESPONSE']._serialized_start=1123
-  _globals['_GETPOLICYRESPONSE']._serialized_end=1394
-  _globals['_POLICYSERVICE']._serialized_start=1478
-  _globals['_POLICYSERVICE']._serialized_end=1872
+  _globals['_COUNTPROMPTTOKENSREQUEST']._serialized_start=479
+  _globals['_COUNTPROMPTTOKENSREQUEST']._serialized_end=596
+  _globals['_COUNTPROMPTTOKENSRESPONSE']._serialized_start=598
+  _globals['_COUNTPROMPTTOKENSRESPONSE']._serialized_end=709
+  _globals['_POLICYSERVICECOMPUTELOGPROBSREQUEST']._serialized_start=712
+  _globals['_POLICYSERVICECOMPUTELOGPROBSREQUEST']._serialized_end=862
+  _globals['_POLICYSERVICECOMPUTELOGPROBSRESPONSE']._serialized_start=865
+  _globals['_POLICYSERVICECOMPUTELOGPROBSRESPONSE']._serialized_end=1077
+  _globals['_POLICYSERVICELOADWEIGHTSREQUEST']._serialized_start=1079
+  _globals['_POLICYSERVICELOADWEIGHTSREQUEST']._serialized_end=1199
+  _globals['_POLICYSERVICELOADWEIGHTSRESPONSE']._serialized_start=1202
+  _globals['_POLICYSERVICELOADWEIGHTSRESPONSE']._serialized_end=1332
+  _globals['_GETPOLICYREQUEST']._serialized_start=1334
+  _globals['_GETPOLICYREQUEST']._serialized_end=1352
+  _globals['_GETPOLICYRESPONSE']._serialized_start=1355
+  _globals['_GETPOLICYRESPONSE']._serialized_end=1626
+  _globals['_POLICYSERVICE']._serialized_start=1710
+  _globals['_POLICYSERVICE']._serialized_end=2204
 # @@protoc_insertion_point(module_scope)

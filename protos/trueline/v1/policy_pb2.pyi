@@ -44,6 +44,24 @@ class GenerateResponse(_message.Message):
     timing: _types_pb2.Timing
     def __init__(self, rollouts: _Optional[_Iterable[_Union[_types_pb2.Rollout, _Mapping]]] = ..., timing: _Optional[_Union[_types_pb2.Timing, _Mapping]] = ...) -> None: ...
 
+class CountPromptTokensRequest(_message.Message):
+    __slots__ = ("prompts", "expected_version")
+    PROMPTS_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_VERSION_FIELD_NUMBER: _ClassVar[int]
+    prompts: _containers.RepeatedCompositeFieldContainer[_types_pb2.Prompt]
+    expected_version: _types_pb2.ModelVersion
+    def __init__(self, prompts: _Optional[_Iterable[_Union[_types_pb2.Prompt, _Mapping]]] = ..., expected_version: _Optional[_Union[_types_pb2.ModelVersion, _Mapping]] = ...) -> None: ...
+
+class CountPromptTokensResponse(_message.Message):
+    __slots__ = ("tokens", "context_length", "version")
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    CONTEXT_LENGTH_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    tokens: _containers.RepeatedScalarFieldContainer[int]
+    context_length: int
+    version: _types_pb2.ModelVersion
+    def __init__(self, tokens: _Optional[_Iterable[int]] = ..., context_length: _Optional[int] = ..., version: _Optional[_Union[_types_pb2.ModelVersion, _Mapping]] = ...) -> None: ...
+
 class PolicyServiceComputeLogprobsRequest(_message.Message):
     __slots__ = ("rows", "temperature", "expected_version")
     ROWS_FIELD_NUMBER: _ClassVar[int]

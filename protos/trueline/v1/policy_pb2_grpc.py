@@ -20,6 +20,11 @@ class PolicyServiceStub(object):
                 request_serializer=trueline_dot_v1_dot_policy__pb2.GenerateRequest.SerializeToString,
                 response_deserializer=trueline_dot_v1_dot_policy__pb2.GenerateResponse.FromString,
                 )
+        self.CountPromptTokens = channel.unary_unary(
+                '/trueline.v1.PolicyService/CountPromptTokens',
+                request_serializer=trueline_dot_v1_dot_policy__pb2.CountPromptTokensRequest.SerializeToString,
+                response_deserializer=trueline_dot_v1_dot_policy__pb2.CountPromptTokensResponse.FromString,
+                )
         self.ComputeLogprobs = channel.unary_unary(
                 '/trueline.v1.PolicyService/ComputeLogprobs',
                 request_serializer=trueline_dot_v1_dot_policy__pb2.PolicyServiceComputeLogprobsRequest.SerializeToString,
@@ -43,6 +48,13 @@ class PolicyServiceServicer(object):
 
     def Generate(self, request, context):
         """Samples one chunk: a fixed list of (prompt, sample) rows, kept whole or done again whole. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CountPromptTokens(self, request, context):
+        """Tokens of prompts as this policy reads them, so that those too long are known before a run. Idempotent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -76,6 +88,11 @@ def add_PolicyServiceServicer_to_server(servicer, server):
                     servicer.Generate,
                     request_deserializer=trueline_dot_v1_dot_policy__pb2.GenerateRequest.FromString,
                     response_serializer=trueline_dot_v1_dot_policy__pb2.GenerateResponse.SerializeToString,
+            ),
+            'CountPromptTokens': grpc.unary_unary_rpc_method_handler(
+                    servicer.CountPromptTokens,
+                    request_deserializer=trueline_dot_v1_dot_policy__pb2.CountPromptTokensRequest.FromString,
+                    response_serializer=trueline_dot_v1_dot_policy__pb2.CountPromptTokensResponse.SerializeToString,
             ),
             'ComputeLogprobs': grpc.unary_unary_rpc_method_handler(
                     servicer.ComputeLogprobs,
@@ -117,6 +134,23 @@ class PolicyService(object):
         return grpc.experimental.unary_unary(request, target, '/trueline.v1.PolicyService/Generate',
             trueline_dot_v1_dot_policy__pb2.GenerateRequest.SerializeToString,
             trueline_dot_v1_dot_policy__pb2.GenerateResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def CountPromptTokens(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/trueline.v1.PolicyService/CountPromptTokens',
+            trueline_dot_v1_dot_policy__pb2.CountPromptTokensRequest.SerializeToString,
+            trueline_dot_v1_dot_policy__pb2.CountPromptTokensResponse.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
 
