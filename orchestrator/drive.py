@@ -21,6 +21,7 @@ from orchestrator.ledger_place import holds_run, keep_ledger_url, kept_ledger_ur
 from orchestrator.peers import Peers
 from orchestrator.progress import Progress
 from orchestrator.recipe import Recipe, load_recipe
+from orchestrator.retention import Retainer
 from orchestrator.rounds import run_ppo
 from orchestrator.run import Run, RunError, Stopped, Stopwatch
 from orchestrator.stages.collect import run_collect
@@ -95,6 +96,7 @@ async def drive_alone(directory: Path, ledger: Ledger, progress: Progress) -> bo
     """As drive, where nobody else on this machine drives the run."""
     recipe = recorded_recipe(directory, ledger)
     ledger.take_lease()
+    Retainer(ledger, directory, recipe.retention).sweep(local_writers=not recipe.services.trainer.addresses)
     prepare(recipe, directory)
     recipe.require_inputs()
     check_digests(ledger, recipe)

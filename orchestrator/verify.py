@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.data import DataError, file_sha256
+from orchestrator.data import DataError, file_sha256, read_demonstrations, read_texts
 from orchestrator.ledger import Ledger
 from orchestrator.payloads import message_sha256
 from orchestrator.recipe import Recipe, RecipeError, load_recipe, recorded_recipe
 from orchestrator.recipe_stages import PpoStage, PretrainStage, RewardStage, SftStage
+from orchestrator.seeds import derive
 from orchestrator.stages.reward import comparison_batch, reward_steps
-from orchestrator.stages.supervised import sft_batch, supervised_steps
+from orchestrator.stages.supervised import sft_batch, steps_of
 from orchestrator.verify_files import check_checkpoints, check_payloads, check_versions
 from orchestrator.verify_findings import Finding, Row, Rows
 from orchestrator.verify_rollouts import RolloutCount
@@ -85,7 +86,9 @@ def check_batches(rows: Rows, recipe: Recipe) -> Iterator[Finding]:
     for stage in rows.stages:
         name, settings = stage["stage"], recipe.stages.get(stage["stage"])
         if isinstance(settings, PretrainStage | SftStage):
-            steps = supervised_steps(recipe.seed, name, settings)
+            read = read_demonstrations if settings.loss_on == "assistant" else read_texts
+            data = read(Path(settings.data))
+            steps = steps_of(data, settings.epochs, settings.rows_per_step, derive(recipe.seed, name))
             digests = (message_sha256(sft_batch(step)) for step in steps)
         elif isinstance(settings, RewardStage):
             collected = [row for row in rows.comparisons if row["collection"] == settings.comparisons]

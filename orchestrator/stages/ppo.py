@@ -166,6 +166,7 @@ class PpoRounds:
             - self.run.time.computing(self.watch.start, self.watch.start + seconds),
         }
         self.run.ledger.commit_round(self.name, number, metrics, seconds)
+        self.run.retainer.apply(self.name)
         numbers = {name: value for name, value in metrics.items() if isinstance(value, float)}
         numbers["tokens_per_second"] = numbers["generated_tokens"] / seconds
         self.run.progress.step_done(self.name, number, self.settings.rounds, numbers)
