@@ -108,7 +108,7 @@ def load_recipe(
     return _resolved(declared, run_dir)
 
 
-def recorded_recipe(declared: dict[str, Any], run_dir: Path) -> Recipe:
+def declared_recipe(declared: dict[str, Any], run_dir: Path) -> Recipe:
     """The recipe that a ledger keeps as `Recipe.declared` gave it."""
     return _resolved(Recipe.model_validate(declared), run_dir)
 

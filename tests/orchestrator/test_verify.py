@@ -9,10 +9,13 @@ import pytest
 
 from orchestrator.__main__ import main
 from orchestrator.payloads import Payload, read_payload, write_payload
+from orchestrator.recipe_retention import Retention
+from orchestrator.retention import Retainer
 from orchestrator.schema import metadata
 from orchestrator.verify import verify
 from services.weights import ModelVersion
 from tests.orchestrator.written_run import RunWriter
+from tests.postgresql_server import Server
 from trueline.v1 import trainer_pb2
 
 TABLES = metadata.tables
@@ -377,3 +380,38 @@ def test_nothing_is_written(clean: RunWriter) -> None:
     before = contents()
     assert verify(clean.ledger, clean.directory).findings == []
     assert contents() == before
+
+
+def test_files_that_retention_removes_meanwhile_are_no_findings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = RunWriter(tmp_path, rounds=20)
+    run.supervised()
+    run.ledger.begin_stage("ppo", "ppo", 2)
+    for number in range(1, 8):
+        run.round(number)
+    all_rows, calls = run.ledger.all_rows, []
+
+    def then_remove() -> dict[str, list[dict[str, object]]]:
+        rows = all_rows()
+        if not calls:
+            retention = Retention(rollouts=1, checkpoints=1, versions=3)
+            Retainer(run.ledger, run.directory, retention).apply("ppo")
+        calls.append(rows)
+        return rows
+
+    monkeypatch.setattr(run.ledger, "all_rows", then_remove)
+    assert verify(run.ledger, run.directory).findings == [] and len(calls) > 1
+    checkpoint = run.directory / "checkpoints/ppo"
+    shutil.rmtree(checkpoint)
+    calls.clear()
+    assert [each.kind for each in verify(run.ledger, run.directory).findings] == ["checkpoint_missing"]
+
+
+def test_a_run_in_postgresql_verifies_too(postgresql: Server, tmp_path: Path) -> None:
+    run = RunWriter(tmp_path, ledger_url=postgresql.new_database("verified")).write()
+    Retainer(run.ledger, run.directory, Retention(rollouts=1, versions=3)).apply("ppo")
+    verdict = verify(run.ledger, run.directory)
+    assert verdict.findings == [] and verdict.figures["rounds_without_payloads"] == 2
+    step_skipped(run)
+    assert {each.kind for each in verify(run.ledger, run.directory).findings} == {"step_skipped"}

@@ -49,12 +49,12 @@ def recipe(directory: Path, rounds: int) -> dict[str, Any]:
 class RunWriter:
     """Writes one run, round by round; a test may put its own hand between."""
 
-    def __init__(self, directory: Path, rounds: int = 4) -> None:
+    def __init__(self, directory: Path, rounds: int = 4, ledger_url: str | None = None) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         path = directory / "recipe.yaml"
         path.write_text(json.dumps(recipe(directory, rounds)))
         self.directory, self.rounds = directory / "run", rounds
-        self.ledger: Ledger = new_run(path, self.directory, [], None)
+        self.ledger: Ledger = new_run(path, self.directory, [], None, ledger_url)
         self.recipe = load_recipe(path, run_dir=self.directory)
         self.ledger.take_lease()
         data = [directory / name for name in ("prompts.jsonl", "texts.jsonl")]
