@@ -99,7 +99,16 @@ class Retainer:
                     log.warning("%s@%s stays: its manifest cannot be read (%s)", model, row["number"], error)
                     continue
                 self.ledger.remove_version(model, row["number"], manifest.get("parent"))
-                yield place_of(row)
+                of_model = [each for each in of_model if each is not row]
+            yield from self._given_up_before(model, of_model[0]["number"])
+
+    def _given_up_before(self, model: str, oldest: int) -> Iterator[Path]:
+        """By what lies there and not by what was just marked: a replay publishes again what was removed."""
+        for path in (self.directory / "models" / model).glob("v*"):
+            number = int(path.name[1:]) if path.name[1:].isdecimal() else oldest
+            row = self.ledger.version(model, number) if number < oldest else None
+            if row is not None and row["removed_at"] is not None:
+                yield path
 
 
 def older(rows: list[Row], count: int | None, least: int) -> list[Row]:

@@ -140,14 +140,18 @@ def test_leftovers_of_dead_writers_are_swept_and_those_of_living_ones_left(tmp_p
     assert verify(run.ledger, run.directory).findings == []
 
 
-def test_a_version_that_came_back_by_a_replay_goes_at_the_next_start(tmp_path: Path) -> None:
+@pytest.mark.parametrize("when", ["at the next start", "behind the next round"])
+def test_a_version_that_came_back_by_a_replay_goes_again(tmp_path: Path, when: str) -> None:
     run = begun(tmp_path)
     for number in range(1, 6):
         run.round(number)
     retainer(run).apply("ppo")
     assert names(run, "models/policy/v*")[0] == "v000002"
     (run.directory / "models/policy/v000001").mkdir()
-    retainer(run).sweep(local_writers=True)
+    if when == "at the next start":
+        retainer(run).sweep(local_writers=True)
+    else:
+        retainer(run).apply("ppo")
     assert names(run, "models/policy/v*")[0] == "v000002"
 
 
