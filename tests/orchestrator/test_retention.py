@@ -13,7 +13,7 @@ from orchestrator.recipe import load_recipe
 from orchestrator.recipe_retention import Retention
 from orchestrator.retention import Retainer, remove
 from orchestrator.verify import verify
-from tests.orchestrator.test_verify import change, phase
+from tests.orchestrator.planted import change, phase
 from tests.orchestrator.written_run import RunWriter
 
 
