@@ -1,10 +1,11 @@
-"""python -m orchestrator: demo, run, resume, status, report, export."""
+"""python -m orchestrator: demo, run, resume, status, report, verify, export."""
 
 import argparse
 import asyncio
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -13,6 +14,7 @@ from orchestrator.drive import checked_name, drive, new_run, open_run
 from orchestrator.export import ExportError, export_model
 from orchestrator.launcher import REPOSITORY, LaunchError, ServiceDied
 from orchestrator.ledger import Ledger, LedgerError
+from orchestrator.ledger_place import VARIABLE, holds_run
 from orchestrator.payloads import PayloadError
 from orchestrator.peers import MixedVersions
 from orchestrator.progress import choose_progress
@@ -20,6 +22,7 @@ from orchestrator.recipe import RecipeError
 from orchestrator.report import print_report, write_report
 from orchestrator.run import RunError
 from orchestrator.summary import model_card, summarise
+from orchestrator.verify import verify
 from trueline import CallError
 
 DEMO = REPOSITORY / "recipes" / "helpdesk-ppo.yaml"
@@ -77,19 +80,26 @@ def parser() -> argparse.ArgumentParser:
         ("resume", resume_command, "go on with a run that was stopped or died"),
         ("status", status_command, "where runs stand; every run without RUN"),
         ("report", report_command, "write and show a run's report"),
+        ("verify", verify_command, "recount a run from its ledger and files: nothing lost, nothing twice"),
         ("export", export_command, "copy a run's model out as a plain Hugging Face directory"),
     ):
         sub = commands.add_parser(name, help=text)
         sub.add_argument("run", nargs="?" if name == "status" else None, help="the run's name")
         sub.set_defaults(command=command)
-        if name == "report":
-            sub.add_argument("--json", action="store_true", help="print report.json and nothing else")
+        if name in ("report", "verify"):
+            sub.add_argument("--json", action="store_true", help="print JSON and nothing else")
         if name == "export":
             sub.add_argument("directory", type=Path, help="where to; must be empty or not exist")
             sub.add_argument("--model", help="which model; the newest published one without it")
     for sub in commands.choices.values():
         sub.add_argument(
             "--runs", type=Path, default=Path("runs"), help="directory of all runs (default: runs)"
+        )
+        sub.add_argument(
+            "--ledger",
+            metavar="URL",
+            help="the ledger's database, such as postgresql://user@host/name; a run keeps the one it began "
+            f"with (default: {VARIABLE}, else a file beside the run)",
         )
     return top
 
@@ -102,20 +112,21 @@ def demo_command(options: argparse.Namespace) -> int:
         directory = options.runs / f"{DEMO.stem}-{count}"
     if count > 1:
         print(f"this run is {directory}: there are earlier ones", file=sys.stderr)
-    return go(directory, new_run(DEMO, directory, [], options.seed))
+    return go(directory, new_run(DEMO, directory, [], options.seed, options.ledger))
 
 
 def run_command(options: argparse.Namespace) -> int:
     """A new run of a recipe."""
     name = options.name if options.name is not None else options.recipe.stem
     directory = options.runs / checked_name(name)
-    return go(directory, new_run(options.recipe, directory, options.overrides, options.seed))
+    ledger = new_run(options.recipe, directory, options.overrides, options.seed, options.ledger)
+    return go(directory, ledger)
 
 
 def resume_command(options: argparse.Namespace) -> int:
     """Goes on from the last durable phase."""
     directory = options.runs / checked_name(options.run)
-    return go(directory, open_run(directory))
+    return go(directory, open_run(directory, options.ledger))
 
 
 def go(directory: Path, ledger: Ledger) -> int:
@@ -140,10 +151,10 @@ def status_command(options: argparse.Namespace) -> int:
     named = (
         [options.runs / options.run]
         if options.run
-        else sorted(path.parent for path in options.runs.glob("*/ledger.db"))
+        else sorted(path for path in options.runs.glob("*") if holds_run(path))
     )
     for directory in named:
-        ledger = open_run(directory)
+        ledger = open_run(directory, options.ledger)
         stages = ledger.all_stages()
         last = stages[-1] if stages else None
         rounds = len(ledger.all_rounds(last["stage"])) if last else 0
@@ -155,7 +166,7 @@ def status_command(options: argparse.Namespace) -> int:
 def report_command(options: argparse.Namespace) -> int:
     """The report of what the ledger holds, finished or not."""
     directory = options.runs / options.run
-    ledger = open_run(directory)
+    ledger = open_run(directory, options.ledger)
     if options.json:
         print(json.dumps(summarise(ledger), indent=2, sort_keys=True))
     else:
@@ -171,9 +182,38 @@ def show_report(directory: Path, ledger: Ledger) -> None:
     print(f"report: {directory / 'report.html'}")
 
 
+def verify_command(options: argparse.Namespace) -> int:
+    """What a recount finds, one line each; 0 when that is nothing."""
+    directory = options.runs / checked_name(options.run)
+    verdict = verify(open_run(directory, options.ledger), directory)
+    if options.json:
+        findings = [finding.as_dict() for finding in verdict.findings]
+        print(json.dumps({"findings": findings, "figures": verdict.figures}, indent=2))
+        return 1 if findings else 0
+    for finding in verdict.findings:
+        print(finding)
+    print(", ".join(f"{name} {value}" for name, value in verdict.figures.items() if name != "lengths"))
+    for stage, lengths in verdict.figures["lengths"].items():
+        print(f"{stage}: {lengths_line(lengths)}")
+    print(f"{len(verdict.findings)} findings" if verdict.findings else "clean")
+    return 1 if verdict.findings else 0
+
+
+def lengths_line(lengths: dict[str, Any]) -> str:
+    """How long what trained is, against what was sampled."""
+    parts = [
+        f"{lengths[side]['rollouts']} {side}"
+        + (f" (mean {lengths[side]['mean_tokens']:.2f} tokens)" if lengths[side]["rollouts"] else "")
+        for side in ("sampled", "trained")
+    ]
+    if lengths["p_value"] is not None:
+        parts.append(f"Kolmogorov-Smirnov {lengths['distance']:.4f}, p = {lengths['p_value']:.3g}")
+    return ", ".join(parts)
+
+
 def export_command(options: argparse.Namespace) -> int:
     """Copies a model out."""
-    ledger = open_run(options.runs / options.run)
+    ledger = open_run(options.runs / options.run, options.ledger)
     model = options.model or ledger.newest_model()
     row = ledger.latest_version(model)
     if row is None:

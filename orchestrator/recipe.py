@@ -19,6 +19,7 @@ from pydantic import Field, PrivateAttr, ValidationError
 
 from orchestrator.recipe_faults import RecipeError, dotted, schema_faults
 from orchestrator.recipe_graph import Fault, expanded, graph_faults, input_faults, path_faults
+from orchestrator.recipe_retention import Retention
 from orchestrator.recipe_settings import ModelPlace, Name, Services, Settings
 from orchestrator.recipe_stages import Stage
 from orchestrator.recipe_yaml import Document, read_scalar, read_yaml
@@ -49,6 +50,8 @@ class Recipe(Settings):
     hf://OWNER/NAME@REVISION, which the services fetch."""
     services: Services = Services()
     """The services and what they host."""
+    retention: Retention = Retention()
+    """How much of the run stays on disk."""
     stages: Annotated[dict[Name, Stage], Field(min_length=1)]
     """What is done, in order, by name."""
 
@@ -61,8 +64,9 @@ class Recipe(Settings):
 
     @property
     def sha256(self) -> str:
-        """Digest of all that decides the run's result. Where it lies, and who serves it, do not."""
+        """Digest of all that decides the run's result. Where it lies, who serves it, what is kept do not."""
         kept = json.loads(json.dumps(self._declared))
+        kept.pop("retention", None)
         kept["stages"] = list(kept["stages"].items())  # their order counts; that of other keys does not
         for service in kept["services"].values():
             service.pop("addresses", None)
@@ -103,6 +107,11 @@ def load_recipe(
     if faults or declared is None:
         raise RecipeError(str(path), faults)
     return _resolved(declared, run_dir)
+
+
+def declared_recipe(declared: dict[str, Any], run_dir: Path) -> Recipe:
+    """The recipe that a ledger keeps as `Recipe.declared` gave it."""
+    return _resolved(Recipe.model_validate(declared), run_dir)
 
 
 def _read(path: Path) -> Document:

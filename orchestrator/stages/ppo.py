@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from orchestrator.accounts import account_of
 from orchestrator.data import read_prompts
 from orchestrator.fitting import fitting_prompts
 from orchestrator.payloads import Payload, write_payload
@@ -104,15 +105,16 @@ class PpoRounds:
         seed = derive(self.seed, number)
         sampler = Sampler(self.run, self.name, number, self.settings.sampling, seed, truncate=self.truncate)
         chunks = cut(prompts, self.settings.prompts_per_chunk)
-        kept = 0
+        drawn: dict[int, list[types_pb2.Rollout]] = {}
 
         async def fill(index: int, asked: Sequence[Asked]) -> list[types_pb2.Rollout]:
-            nonlocal kept
             samples = self.settings.samples_per_prompt
             rollouts = await sampler.chunk(index, asked, samples, self.policy)
-            kept += 1
-            if kept == len(chunks):
-                self.run.mark(self.name, number, "sampled", {"chunks": kept}, self.watch)
+            drawn[index] = rollouts
+            if len(drawn) == len(chunks):
+                everything = [each for index in sorted(drawn) for each in drawn[index]]
+                account = {"chunks": len(chunks), **account_of(everything)}
+                self.run.mark(self.name, number, "sampled", account, self.watch)
             answered = [each.row for each in asked for _ in range(samples)]
             await in_parallel(
                 [
@@ -177,6 +179,7 @@ class PpoRounds:
             - self.run.time.computing(self.watch.start, self.watch.start + seconds),
         }
         self.run.ledger.commit_round(self.name, number, metrics, seconds)
+        self.run.retainer.apply(self.name)
         numbers = {name: value for name, value in metrics.items() if isinstance(value, float)}
         numbers["tokens_per_second"] = numbers["generated_tokens"] / seconds
         self.run.progress.step_done(self.name, number, self.settings.rounds, numbers)

@@ -30,6 +30,7 @@ SERVICES_NEED = CLIENT_NEEDS | {
     "transformers",
 }
 ORCHESTRATOR_NEEDS = CLIENT_NEEDS | {
+    "alembic",
     "datasets",
     "jinja2",
     "matplotlib",
