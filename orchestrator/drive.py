@@ -116,11 +116,11 @@ async def drive_stages(
         Peers(local.addresses, limits, tell) as peers,
     ):
 
-        def stuck(service: str, deadlines: int) -> None:
+        def stuck(service: str, deadlines: int, began: float) -> None:
             if service in peers.addresses:
                 peers.reconnect(service)
-            if deadlines >= DEADLINES:
-                local.kill_stuck(service, f"killed: {deadlines} calls missed their deadlines")
+            if deadlines % DEADLINES == 0:
+                local.kill_stuck(service, began, f"killed: {DEADLINES} calls missed their deadlines")
 
         run = Run(recipe, directory, ledger, peers, progress, Mending(limits, stopping, tell, stuck))
         finished = await until_done(run_stages(run), local.died, ledger)

@@ -13,8 +13,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import grpc
-
 from orchestrator import processes
 from orchestrator.peers import CLIENTS
 from orchestrator.processes import (
@@ -37,6 +35,7 @@ READY_SECONDS = 120.0
 FIRST_PAUSE_SECONDS = 0.5
 TOLD_LOG_LINES = 3  # of a service that is started again
 HEALTH_PAUSE_SECONDS = 2.0
+HEALTH_RETRY_SECONDS = 0.2
 
 Tell = Callable[[str], None]
 Check = Callable[[Started], Awaitable[bool]]  # whether it answers in time
@@ -126,10 +125,13 @@ class LocalServices:
         """Raises ServiceDied as soon as a process ends for good; never done otherwise."""
         return self._processes.died
 
-    def kill_stuck(self, service: str, why: str) -> None:
-        """Ends every local process of a service that misses its deadlines; each is started again."""
+    def kill_stuck(self, service: str, since: float, why: str) -> None:
+        """Ends the local processes of a service that misses its deadlines; each is started again.
+
+        Those that started after `since` (monotonic) never saw the call that was missed.
+        """
         for started in self._processes.started:
-            if service_of(started) == service:
+            if service_of(started) == service and started.began < since:
                 self._processes.kill(started, why)
 
     def peak_memory_bytes(self) -> dict[str, int]:
@@ -137,14 +139,22 @@ class LocalServices:
         return self._processes.peak_memory_bytes()
 
     async def _answers(self, started: Started) -> bool:
-        """Whether a process answers its health check in time, over a connection of its own."""
-        client = CLIENTS[service_of(started)].direct(started.ready["address"])
-        async with client:
-            try:
-                await client.health("", deadline=self._supervision.health_seconds)
-            except CallError as error:
-                return error.code is not grpc.StatusCode.DEADLINE_EXCEEDED
-        return True
+        """Whether a process answers its health check in time, over connections of its own.
+
+        A stopped process (SIGSTOP) lets its kernel accept connections and then says nothing on them, which
+        fails each as UNAVAILABLE long before the time is over: only an answer counts, or the process's end.
+        """
+        until = time.monotonic() + self._supervision.health_seconds
+        async with CLIENTS[service_of(started)].direct(started.ready["address"]) as client:
+            while started.process.returncode is None:
+                try:
+                    await client.health("", deadline=max(0.1, until - time.monotonic()))
+                    return True
+                except CallError:
+                    if time.monotonic() >= until:
+                        return False
+                await asyncio.sleep(HEALTH_RETRY_SECONDS)
+        return True  # it ended, which its watcher sees
 
 
 def service_of(started: Started) -> str:

@@ -132,7 +132,8 @@ async def nothing() -> None:
 class Mending:
     """Persists with work, mends peers, and says so.
 
-    `stuck(peer, deadlines)` hears of missed deadlines: it renews connections and kills what hangs.
+    `stuck(peer, deadlines, began)` hears of missed deadlines, and when the last try began (monotonic): it
+    renews connections and kills what hangs.
     """
 
     def __init__(
@@ -140,7 +141,7 @@ class Mending:
         supervision: Supervision,
         stopping: asyncio.Event,
         tell: Callable[[str], None],
-        stuck: Callable[[str, int], None] = lambda peer, deadlines: None,
+        stuck: Callable[[str, int, float], None] = lambda peer, deadlines, began: None,
     ) -> None:
         self.patience, self.stopping = supervision.patience_seconds, stopping
         self._tell, self._stuck = tell, stuck
@@ -189,7 +190,7 @@ class Mending:
             self._failing[peer] = (trouble, self._failing.get(peer, (None, time.monotonic()))[1])
             self._tell(f"{first_line(error)}; {trouble.value} (for {self.patience:g} s at most)")
         if is_late(error):
-            self._stuck(peer, trial.deadlines)
+            self._stuck(peer, trial.deadlines, began)
         if await self._told_to_stop(trial.next_pause()):
             raise Stopped(f"stopped while {peer} was failing") from error
 

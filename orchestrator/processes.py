@@ -10,6 +10,7 @@ import json
 import os
 import secrets
 import signal
+import time
 from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,6 +59,7 @@ class Started:
     ready_file: Path
     ready: dict[str, Any] = field(default_factory=dict)
     peak_memory: int = 0
+    began: float = field(default_factory=time.monotonic)
     killed_for: str = ""  # why we killed it ourselves
 
     @property

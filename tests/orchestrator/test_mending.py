@@ -136,7 +136,7 @@ async def test_a_run_told_to_stop_stops_in_the_middle_of_a_wait() -> None:
 
 async def test_missed_deadlines_are_counted_for_whoever_ends_what_hangs() -> None:
     heard: list[tuple[str, int]] = []
-    menders = mending(stuck=lambda peer, deadlines: heard.append((peer, deadlines)))
+    menders = mending(stuck=lambda peer, deadlines, began: heard.append((peer, deadlines)))
     await menders.persist("policy", Work(failure(LATE), failure(AWAY), failure(LATE)))
     assert heard == [("policy", 1), ("policy", 2)]
 

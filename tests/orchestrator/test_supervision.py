@@ -105,6 +105,18 @@ async def test_a_stopped_process_that_answers_no_check_is_killed_and_comes_back(
     assert "killed: its health check was not answered for 1 s" in told[0]
 
 
+async def test_only_a_process_that_saw_the_missed_call_is_killed_for_it(tmp_path: Path) -> None:
+    async with LocalServices(Services(), tmp_path, only=frozenset()) as local:
+        async with LocalProcesses([child(tmp_path)], tmp_path) as running:
+            local._processes = running
+            before, first = running.started[0].began - 1, running.started[0].process.pid
+            local.kill_stuck("policy", before, "late")
+            local.kill_stuck("reward", time.monotonic(), "another service")
+            assert not running.started[0].killed_for
+            local.kill_stuck("policy", time.monotonic(), "late")
+            await until(lambda: running.started[0].is_ready and running.started[0].process.pid != first)
+
+
 async def test_leaving_the_block_waits_for_no_restart(tmp_path: Path) -> None:
     async with LocalProcesses([child(tmp_path)], tmp_path, term_seconds=60.0) as running:
         os.kill(running.started[0].process.pid, signal.SIGKILL)
