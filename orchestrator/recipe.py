@@ -20,7 +20,7 @@ from pydantic import Field, PrivateAttr, ValidationError
 from orchestrator.recipe_faults import RecipeError, dotted, schema_faults
 from orchestrator.recipe_graph import Fault, expanded, graph_faults, input_faults, path_faults
 from orchestrator.recipe_retention import Retention
-from orchestrator.recipe_settings import ModelPlace, Name, Services, Settings
+from orchestrator.recipe_settings import ModelPlace, Name, Services, Settings, Supervision
 from orchestrator.recipe_stages import Stage
 from orchestrator.recipe_yaml import Document, read_scalar, read_yaml
 
@@ -52,6 +52,8 @@ class Recipe(Settings):
     """The services and what they host."""
     retention: Retention = Retention()
     """How much of the run stays on disk."""
+    supervision: Supervision = Supervision()
+    """How long the run waits for what is down, stuck or full."""
     stages: Annotated[dict[Name, Stage], Field(min_length=1)]
     """What is done, in order, by name."""
 
@@ -64,9 +66,10 @@ class Recipe(Settings):
 
     @property
     def sha256(self) -> str:
-        """Digest of all that decides the run's result. Where it lies, who serves it, what is kept do not."""
+        """Digest of all that decides the result. Where it lies, who serves it, what stays and patience not."""
         kept = json.loads(json.dumps(self._declared))
-        kept.pop("retention", None)
+        for name in ("retention", "supervision"):
+            kept.pop(name)
         kept["stages"] = list(kept["stages"].items())  # their order counts; that of other keys does not
         for service in kept["services"].values():
             service.pop("addresses", None)

@@ -2,9 +2,10 @@
 
 import asyncio
 import math
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from orchestrator.payloads import Payload, read_payload, write_payload
 from orchestrator.prompts import Asked, Row, prompt_message, score_item
@@ -37,6 +38,7 @@ class Sampler:
         self.sampling = types_pb2.SamplingParameters(**sampling.model_dump(), seed=seed)
         # One chunk in work and one under way for each replica keeps all of them busy.
         self.free = asyncio.Semaphore(2 * len(run.peers.policy_replicas))
+        self.drawing: set[asyncio.Future[None]] = set()
 
     async def chunk(
         self, index: int, asked: Sequence[Asked], samples: int, version: types_pb2.ModelVersion
@@ -45,11 +47,29 @@ class Sampler:
         phase = f"{self.label}chunk-{index}"
         kept = self.run.ledger.phase(self.stage, self.number, phase)
         if kept is None:
-            async with self.free:
+            async with self.free, self._in_work(phase):
                 batch = await self._generate(asked, samples, version)
-            kept = self._keep(phase, batch)
+                self._keep(phase, batch)
             return list(batch.rollouts)
         return list(read_payload(Payload(**kept), trainer_pb2.PpoBatch).rollouts)
+
+    @asynccontextmanager
+    async def _in_work(self, phase: str) -> AsyncIterator[None]:
+        """Holds one chunk that is being drawn.
+
+        Told to stop, no chunk is begun, and those under way are kept first: chunks cut off would be the
+        slow ones.
+        """
+        if self.run.mending.stopping.is_set() and self.drawing:
+            await asyncio.wait(self.drawing)
+        self.run.may_stop(f"{self.stage} {self.number} {phase}")
+        done = asyncio.get_running_loop().create_future()
+        self.drawing.add(done)
+        try:
+            yield
+        finally:
+            self.drawing.discard(done)
+            done.set_result(None)
 
     async def _generate(
         self, asked: Sequence[Asked], samples: int, version: types_pb2.ModelVersion
@@ -60,20 +80,20 @@ class Sampler:
             )
             for each in asked
         ]
-        reply = await self.run.peers.policy.generate(
-            policy_pb2.GenerateRequest(
-                prompts=prompts,
-                sampling=self.sampling,
-                expected_version=version,
-                prompt_overflow=self.overflow,
-            )
+        request = policy_pb2.GenerateRequest(
+            prompts=prompts,
+            sampling=self.sampling,
+            expected_version=version,
+            prompt_overflow=self.overflow,
         )
+        run = self.run
+        reply = await run.ask("policy", lambda: run.peers.policy.generate(request, deadline=run.deadline))
         self.run.time.computed(reply.timing)
         return trainer_pb2.PpoBatch(rollouts=reply.rollouts)
 
-    def _keep(self, phase: str, batch: trainer_pb2.PpoBatch) -> dict[str, Any]:
+    def _keep(self, phase: str, batch: trainer_pb2.PpoBatch) -> None:
         payload = write_payload(rollouts_path(self.run, self.stage, self.number) / f"{phase}.pb", batch)
-        return self.run.ledger.finish_phase(self.stage, self.number, phase, payload.as_row())
+        self.run.ledger.finish_phase(self.stage, self.number, phase, payload.as_row())
 
 
 def rollouts_path(run: Run, stage: str, number: int) -> Path:
@@ -93,10 +113,11 @@ async def reference_logprobs(
     rows = [
         types_pb2.LogprobRow(prompt_ids=each.prompt_ids, response_ids=each.response_ids) for each in rollouts
     ]
-    reply = await run.peers.reference.compute_logprobs(
-        reference_pb2.ReferenceServiceComputeLogprobsRequest(
-            rows=rows, temperature=rollouts[0].sampling.temperature, expected_version=version
-        )
+    request = reference_pb2.ReferenceServiceComputeLogprobsRequest(
+        rows=rows, temperature=rollouts[0].sampling.temperature, expected_version=version
+    )
+    reply = await run.ask(
+        "reference", lambda: run.peers.reference.compute_logprobs(request, deadline=run.deadline)
     )
     run.time.computed(reply.timing)
     for rollout, result in zip(rollouts, reply.results, strict=True):
@@ -109,7 +130,11 @@ async def score(
 ) -> list[types_pb2.Score]:
     """One score or error for each (prompt, response), in order."""
     items = [score_item(row, text) for row, text in zip(rows, responses, strict=True)]
-    reply = await run.peers.reward.score(scorer, items, expected_version=run.scorers.get(scorer))
+    version = run.scorers.get(scorer)
+    reply = await run.ask(
+        "reward",
+        lambda: run.peers.reward.score(scorer, items, expected_version=version, deadline=run.deadline),
+    )
     run.time.computed(reply.timing)
     return list(reply.scores)
 

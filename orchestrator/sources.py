@@ -26,12 +26,17 @@ def read_rows(
 
     Rows that were left out are told in the report.
     """
-    rows = read(source_path(data, run.directory), shape=shape_of(data), bad_rows=bad_rows_of(data))
+    rows = rows_of(run.directory, read, data)
     if rows.left_out:
         named = "; ".join(first_faults(list(rows.left_out)))
         lines = len({fault.partition(":")[0] for fault in rows.left_out})
         run.ledger.note(f"{name_of(data)}: {lines} rows of the wrong shape were left out: {named}")
     return rows if limit is None else Rows(rows[:limit])
+
+
+def rows_of(run_directory: Path, read: Callable[..., Rows], data: str | DataSettings) -> Rows:
+    """All rows of a stage's data, as the run in that directory reads them."""
+    return read(source_path(data, run_directory), shape=shape_of(data), bad_rows=bad_rows_of(data))
 
 
 def source_path(data: str | DataSettings, run_directory: Path) -> Path:

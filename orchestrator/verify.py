@@ -19,6 +19,7 @@ from orchestrator.payloads import message_sha256
 from orchestrator.recipe import Recipe, RecipeError, declared_recipe, load_recipe
 from orchestrator.recipe_stages import PpoStage, PretrainStage, RewardStage, SftStage
 from orchestrator.seeds import derive
+from orchestrator.sources import rows_of
 from orchestrator.stages.reward import comparison_batch, reward_steps
 from orchestrator.stages.supervised import sft_batch, steps_of
 from orchestrator.verify_files import check_checkpoints, check_payloads, check_versions
@@ -70,8 +71,8 @@ def recount(tables: dict[str, list[Row]], directory: Path) -> Verdict:
     findings += changed
     lengths: dict[str, Any] = {}
     if not changed:  # without its data nobody can say what a run should have trained on
-        findings += check_batches(rows, recipe)
-        for count in rollout_counts(rows, recipe):
+        findings += check_batches(rows, recipe, directory)
+        for count in rollout_counts(rows, recipe, directory):
             findings += count.check()
             lengths[count.stage] = count.figures()
     return Verdict(findings, {**figures(rows), "lengths": lengths})
@@ -99,13 +100,13 @@ def check_data(rows: Rows) -> Iterator[Finding]:
             yield Finding("data_changed", path, digest, sha256)
 
 
-def check_batches(rows: Rows, recipe: Recipe) -> Iterator[Finding]:
+def check_batches(rows: Rows, recipe: Recipe, directory: Path) -> Iterator[Finding]:
     """Each step of a supervised or reward stage trained on its rows, and a finished stage on all of them."""
     for stage in rows.stages:
         name, settings = stage["stage"], recipe.stages.get(stage["stage"])
         if isinstance(settings, PretrainStage | SftStage):
             read = read_demonstrations if settings.loss_on == "assistant" else read_texts
-            data = read(Path(settings.data))
+            data = rows_of(directory, read, settings.data)
             steps = steps_of(data, settings.epochs, settings.rows_per_step, derive(recipe.seed, name))
             digests = (message_sha256(sft_batch(step)) for step in steps)
         elif isinstance(settings, RewardStage):
@@ -126,12 +127,12 @@ def check_batches(rows: Rows, recipe: Recipe) -> Iterator[Finding]:
                 yield Finding("batch_changed", place(row), found, f"{digest}, from the data")
 
 
-def rollout_counts(rows: Rows, recipe: Recipe) -> Iterator[RolloutCount]:
+def rollout_counts(rows: Rows, recipe: Recipe, directory: Path) -> Iterator[RolloutCount]:
     """One count for each PPO stage that has begun."""
     for stage in rows.stages:
         settings = recipe.stages.get(stage["stage"])
         if isinstance(settings, PpoStage):
-            yield RolloutCount(rows, recipe, stage["stage"], settings)
+            yield RolloutCount(rows, recipe, stage["stage"], settings, directory)
 
 
 def figures(rows: Rows) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from orchestrator.payloads import Payload, PayloadError, read_payload
 from orchestrator.recipe import Recipe
 from orchestrator.recipe_stages import PpoStage
 from orchestrator.seeds import derive, prompts_at
+from orchestrator.sources import rows_of
 from orchestrator.statistics import mean_of, two_samples
 from orchestrator.verify_findings import Finding, Row, Rows
 from orchestrator.verify_rows import place
@@ -24,10 +25,13 @@ Rollouts = list[types_pb2.Rollout]
 class RolloutCount:
     """Recounts the rounds of one PPO stage; the lengths that it meets are kept for the comparison."""
 
-    def __init__(self, rows: Rows, recipe: Recipe, stage: str, settings: PpoStage) -> None:
+    def __init__(self, rows: Rows, recipe: Recipe, stage: str, settings: PpoStage, directory: Path) -> None:
         self.rows, self.stage, self.settings = rows, stage, settings
         self.seed = derive(recipe.seed, stage)
-        self.prompts = [row["prompt_id"] for row in read_prompts(Path(settings.prompts))]
+        fitting = rows.phase(stage, 0, "fitting-prompts")
+        too_long = fitting["output"]["too_long"] if fitting and settings.too_long == "drop" else {}
+        read = [row["prompt_id"] for row in rows_of(directory, read_prompts, settings.prompts)]
+        self.prompts = [prompt for prompt in read if prompt not in too_long]
         self.sampled_lengths: list[int] = []
         self.trained_lengths: list[int] = []
         self.trained_in: dict[Name, int] = {}

@@ -52,6 +52,7 @@ class PpoRounds:
             settings.checkpoint_every,
         )
         self.watch = Stopwatch()
+        self.resumed = False
 
     @classmethod
     async def begin(cls, run: Run, name: str, settings: PpoStage) -> "PpoRounds":
@@ -88,6 +89,7 @@ class PpoRounds:
     def draw(self, number: int) -> list[Asked]:
         """The round's prompts: the next places of the cursor, which the round's row reserves."""
         self.watch = Stopwatch()
+        self.resumed = self.run.ledger.round(self.name, number) is not None
         row = self.run.ledger.begin_round(self.name, number, self.settings.prompts_per_round)
         places = row.cursor_end - row.cursor_start
         drawn = prompts_at(row.cursor_start, places, len(self.prompts), self.seed)
@@ -175,13 +177,15 @@ class PpoRounds:
             "kl_budget": trained["kl_budget"],
             **self.run.time.take_phases(),
             "generated_tokens": generated_tokens(trained["metrics"]),
+            "resumed": self.resumed,
             "overhead_seconds": seconds
             - self.run.time.computing(self.watch.start, self.watch.start + seconds),
         }
         self.run.ledger.commit_round(self.name, number, metrics, seconds)
         self.run.retainer.apply(self.name)
         numbers = {name: value for name, value in metrics.items() if isinstance(value, float)}
-        numbers["tokens_per_second"] = numbers["generated_tokens"] / seconds
+        if not self.resumed:  # else part of the tokens were drawn before these seconds began
+            numbers["tokens_per_second"] = numbers["generated_tokens"] / seconds
         self.run.progress.step_done(self.name, number, self.settings.rounds, numbers)
 
     async def roll_back(self, number: int, trained: Phase) -> None:
@@ -195,9 +199,8 @@ class PpoRounds:
 
         async def produce() -> Phase:
             header = self.run.header(f"{self.name}/{number}/rolled-back", expected_step=number - 1)
-            published = await self.run.peers.trainer.roll_back(
-                trainer_pb2.RollBackRequest(header=header, good=good, number=number)
-            )
+            request = trainer_pb2.RollBackRequest(header=header, good=good, number=number)
+            published = await self.training.ask(lambda: self.training.trainer.roll_back(request))
             version = published.location.version
             self.run.ledger.add_version(
                 self.settings.output,

@@ -100,7 +100,7 @@ def random_model(shape: Shape, vocabulary: int, end: int, pad: int) -> Any:
         "pad_token_id": pad,
     }
     if shape.family == "gpt2":
-        sizes = {"n_embd": shape.width, "n_layer": shape.layers, "n_head": shape.heads}
+        sizes: dict[str, Any] = {"n_embd": shape.width, "n_layer": shape.layers, "n_head": shape.heads}
         return GPT2LMHeadModel(GPT2Config(**ids, **sizes, n_positions=shape.context))
     modern: dict[str, Any] = {
         "hidden_size": shape.width,
