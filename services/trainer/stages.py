@@ -29,7 +29,8 @@ def _sft(plan: StagePlan, compute: Compute) -> tuple[Stage, StageBegun]:
     assert isinstance(plan.settings, SftSettings)
     plan.settings.check("sft")
     version = identify(plan.trained.path, plan.trained.version).version
-    loaded = load_causal(plan.trained.path, device=compute.device)
+    loaded = load_causal(plan.trained.path, device=compute.loading_device)
+    compute.prepare(loaded.model)
     stage = SftStage(plan, plan.settings, loaded, version, compute)
     return stage, StageBegun(_parameters(stage))
 
@@ -38,7 +39,8 @@ def _reward_model(plan: StagePlan, compute: Compute) -> tuple[Stage, StageBegun]
     assert isinstance(plan.settings, RewardModelSettings)
     plan.settings.check("reward_model")
     version = identify(plan.trained.path, plan.trained.version).version
-    loaded = load_trained_scalar(plan.trained.path, plan.seed, compute.device)
+    loaded = load_trained_scalar(plan.trained.path, plan.seed, compute.loading_device)
+    compute.prepare(loaded.model)
     stage = RewardModelStage(plan, plan.settings, loaded, version, compute)
     return stage, StageBegun(_parameters(stage))
 
@@ -47,8 +49,10 @@ def _ppo(plan: StagePlan, compute: Compute) -> tuple[Stage, StageBegun]:
     assert isinstance(plan.settings, PpoSettings)
     plan.settings.check("ppo")
     version = identify(plan.trained.path, plan.trained.version).version
-    policy = load_causal(plan.trained.path, device=compute.device)
-    critic = load_critic(policy, plan.trained.path, plan.reward, plan.seed, compute.device)
+    policy = load_causal(plan.trained.path, device=compute.loading_device)
+    compute.prepare(policy.model)  # first: then no two models lie whole in main memory
+    critic = load_critic(policy, plan.trained.path, plan.reward, plan.seed, compute.loading_device)
+    compute.prepare(critic.loaded.model)
     stage = PpoStage(plan, plan.settings, policy, critic, version, compute)
     return stage, StageBegun(_parameters(stage), critic.origin, critic.reason)
 
