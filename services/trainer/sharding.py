@@ -7,6 +7,7 @@ torch.distributed.fsdp.fully_shard.
 
 from __future__ import annotations
 
+import warnings
 from functools import partial
 from typing import Any
 
@@ -50,6 +51,8 @@ def shard(model: nn.Module, ranks: Ranks) -> None:
         if isinstance(module, FSDPModule):
             module.set_gradient_divide_factor(1.0)
             module.set_force_sum_reduction_for_comms(True)
+    # It warns that changing a returned view in place would go wrong; nothing here changes one.
+    warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
     if hasattr(model, READS):
         register_fsdp_forward_method(model, READS)
 
