@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from dataclasses import dataclass
 
 from services.settings import ServerSettings, above, parse_settings, setting
@@ -53,7 +54,11 @@ class TrainerSettings(ServerSettings):
 
 
 def main() -> None:
-    """Serves until told to stop."""
+    """Serves until told to stop; with the word plan, says what a stage would need in memory."""
+    if sys.argv[1:2] == ["plan"]:
+        from services.trainer.plan_command import print_plan
+
+        raise SystemExit(print_plan(sys.argv[2:]))
     settings = parse_settings(TrainerSettings, "python -m services.trainer")
     # After the settings, so that a fault in them is told at once: torch takes seconds to import.
     from services.logs import set_up_logs

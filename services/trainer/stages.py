@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ from services.progress import ProgressFeed
 from services.trainer.device import Compute
 from services.trainer.loading import load_critic, load_trained_scalar
 from services.trainer.ppo import PpoStage
+from services.trainer.memory_plan import COPY_BYTES, GIB, STATE_BYTES, memory_of, parameters_on_disk
 from services.trainer.records import StageBegun, StagePlan
 from services.trainer.reward_model import RewardModelStage
 from services.trainer.settings import PpoSettings, RewardModelSettings, SftSettings
@@ -19,10 +21,30 @@ from services.trainer.stage import Stage
 from services.weights import identify
 
 
+log = logging.getLogger(__name__)
+
+
 def build_stage(plan: StagePlan, compute: Compute, progress: ProgressFeed) -> tuple[Stage, StageBegun]:
     """The stage and what it began with. Raises FieldErrors for settings, WeightsError for models."""
+    if compute.ranks.leads:
+        log.info("memory plan", extra=_needs(plan, compute))
     progress.report("verifying and loading models")
     return BUILDERS[type(plan.settings)](plan, compute)
+
+
+def _needs(plan: StagePlan, compute: Compute) -> dict[str, object]:
+    """What the models in training will take on each rank, by the headers of their files, before they load."""
+    parameters = parameters_on_disk(plan.trained.path)
+    # A critic is of the policy's size, or the reward model's where it can be that.
+    both = parameters * (2 if isinstance(plan.settings, PpoSettings) else 1)
+    return {
+        "parameters": parameters,
+        "ranks": compute.ranks.size,
+        "states_gib": round(STATE_BYTES * both / compute.ranks.size / GIB, 3),
+        "undo_copy_gib": round(COPY_BYTES * both / compute.ranks.size / GIB, 3),
+        "memory_gib": round(memory_of(compute.device) / GIB, 3),
+        "activations": f"python -m services.trainer plan {plan.trained.path}",
+    }
 
 
 def _sft(plan: StagePlan, compute: Compute) -> tuple[Stage, StageBegun]:

@@ -62,7 +62,20 @@ class GangProcess:
             self.process.wait(20)
         except subprocess.TimeoutExpired:
             self.process.kill()
-        _, alive = psutil.wait_procs(left, timeout=10)
+        alive = [each for each in left if not gone(each, within=20)]
         for each in alive:
             each.kill()
         assert not alive, "these outlived their gang"
+
+
+def gone(process: psutil.Process, within: float) -> bool:
+    """Whether a process ends in time; one that nobody reaps counts as ended."""
+    deadline = time.monotonic() + within
+    while time.monotonic() < deadline:
+        try:
+            if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
+                return True
+        except psutil.NoSuchProcess:
+            return True
+        time.sleep(0.1)
+    return False
