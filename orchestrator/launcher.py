@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from orchestrator.recipe_settings import RewardSettings, Services, ServiceSettings
+from orchestrator.recipe_settings import RewardSettings, Services, ServiceSettings, TrainerSettings
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SERVICE_NAMES = ("policy", "reference", "reward", "trainer")
@@ -79,6 +79,9 @@ def service_children(services: Services, python: str, only: frozenset[str] | Non
 def _flags(settings: ServiceSettings) -> list[str]:
     flags = ["--address", "127.0.0.1:0", "--metrics-address", "127.0.0.1:0"]
     flags += ["--threads", str(settings.threads), "--until-stdin-closes"]
+    if isinstance(settings, TrainerSettings):
+        flags += ["--ranks", str(settings.ranks)] if settings.ranks > 1 else []
+        flags += ["--activation-checkpointing"] if settings.activation_checkpointing else []
     if isinstance(settings, RewardSettings):
         for name in settings.learned:
             flags += ["--learned", name]

@@ -21,8 +21,8 @@ class TrainerSettings(ServerSettings):
     )
     ranks: int = setting(
         1,
-        "Processes that train one model together, each with its share of weights and rows (FSDP2). Above 1 this "
-        "process starts the others on this machine; under torchrun leave it out.",
+        "Processes that train one model together, each with its share of weights and rows (FSDP2). Above 1 "
+        "this process starts the others on this machine; under torchrun leave it out.",
         parse=above(0),
     )
     rank_timeout: float = setting(
@@ -32,8 +32,8 @@ class TrainerSettings(ServerSettings):
     )
     activation_checkpointing: bool = setting(
         False,
-        "Keep each block's input alone for the backward pass and compute the rest again: less memory, about a "
-        "third more time, equal results.",
+        "Keep each block's input alone for the backward pass and compute the rest again: less memory, about "
+        "a third more time, equal results.",
     )
 
     def faults(self) -> list[str]:

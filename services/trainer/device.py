@@ -58,13 +58,11 @@ class Compute:
     def two_halves(self) -> bool:
         """True where two Python threads with half of the cores each beat torch's own threads."""
         # Ranks have to exchange in one order, which two threads would not keep.
-        return (
-            self.side_by_side and self.threads >= 2 and self.device.type == "cpu" and self.ranks.size == 1
-        )
+        return self.side_by_side and self.threads >= 2 and self.device.type == "cpu" and self.ranks.size == 1
 
     @property
     def keeps_graphs(self) -> bool:
-        """True where a graph may wait for its backward pass behind other passes, which FSDP2 does not promise."""
+        """True where a graph may wait for its backward pass behind others: FSDP2 does not promise it."""
         return self.ranks.size == 1
 
     @property
@@ -116,7 +114,7 @@ class Compute:
 
 
 def _gpu_of(device: str, ranks: Ranks) -> str:
-    """"cuda:1" for the second rank of a machine; ValueError where there are fewer GPUs or one was named."""
+    """ "cuda:1" for the second rank of a machine; ValueError where there are fewer GPUs or one was named."""
     if device != "cuda":
         raise ValueError(f"{device}: with several ranks say cuda, which gives each its own")
     count = torch.cuda.device_count()

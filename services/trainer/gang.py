@@ -25,7 +25,7 @@ import time
 from concurrent.futures import Future
 from typing import Any, NoReturn
 
-import torch.distributed as dist
+from torch.distributed import TCPStore  # type: ignore[attr-defined]  # its stub leaves it out
 
 from services.errors import AlreadyExistsError, BusyError, NotReadyError, PreconditionError
 from services.progress import ProgressFeed
@@ -74,7 +74,7 @@ class Gang:
         except Exception as error:
             self._end(error)
         address = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-        self._store = dist.TCPStore(*address, is_master=False)
+        self._store = TCPStore(*address, is_master=False, wait_for_workers=False)
         if self.ranks.leads:
             _in_background(self._beat, "heartbeat")
         log.info("ranks joined", extra={"rank": self.ranks.rank, "ranks": self.ranks.size})
@@ -180,7 +180,7 @@ class Gang:
         return None
 
     def _named(self, error: BaseException) -> Exception:
-        """The cause of a failed exchange: the rank that is gone, once that is known, else the failure here."""
+        """The cause of a failed exchange: the rank that is gone, once that is known, else this failure."""
         deadline = time.monotonic() + NAMING_SECONDS
         while not is_out_of_memory(error) and time.monotonic() < deadline:  # type: ignore[arg-type]
             if (cause := self._cause()) is not None:
@@ -216,7 +216,7 @@ class Gang:
 
 
 def _for_caller(error: BaseException, what: str) -> Exception:
-    """Memory that ran out keeps its name, since the caller can do something about it; all else is RankLost."""
+    """Memory that ran out keeps its name, as the caller can do something about it; all else is RankLost."""
     if is_out_of_memory(error):  # type: ignore[arg-type]
         return MemoryError(f"{error}; the trainer ends and goes on from its checkpoint")
     return error if isinstance(error, RankLost) else RankLost(what)
@@ -234,11 +234,11 @@ def place_of(environment: dict[str, str], ranks: int, timeout: float) -> Ranks:
 
 
 def start_others(ranks: Ranks) -> Children:
-    """Starts ranks 1 and up of this machine's gang; {} where torchrun has. They end when this process does."""
+    """Starts ranks 1 and up on this machine; {} where torchrun has. They end when this process does."""
     if "WORLD_SIZE" in os.environ or ranks.size == 1:
         return {}
     global _store  # lives as long as the process: the ranks meet there
-    _store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    _store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_store.port), "WORLD_SIZE": str(ranks.size)}
     # The store is ours, not to be opened by rank 0 once more: torchrun's agent says it so.
     os.environ.update(place, RANK="0", LOCAL_RANK="0", TORCHELASTIC_USE_AGENT_STORE="True")

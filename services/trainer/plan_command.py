@@ -42,8 +42,12 @@ def print_plan(arguments: Sequence[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("python -m services.trainer plan", description=__doc__, allow_abbrev=False)
-    parser.add_argument("model_dir", type=_model_dir, metavar="MODEL_DIR", help="a directory with a config.json")
+    parser = argparse.ArgumentParser(
+        "python -m services.trainer plan", description=__doc__, allow_abbrev=False
+    )
+    parser.add_argument(
+        "model_dir", type=_model_dir, metavar="MODEL_DIR", help="a directory with a config.json"
+    )
     parser.add_argument("--stage", choices=sorted(MODELS), default="ppo", help="(default: ppo)")
     parser.add_argument("--ranks", type=_count, default=1, help="processes, one to a device (default: 1)")
     parser.add_argument("--micro-batch-size", type=_count, default=4, help="rows of one pass (default: 4)")

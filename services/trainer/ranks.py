@@ -26,7 +26,7 @@ Record = TypeVar("Record")
 
 
 class Agreed(Exception):
-    """A failure that every rank knows of, so that all go on from the same state; `error` is for the caller."""
+    """A failure that every rank knows of: all go on from the same state; `error` is for the caller."""
 
     def __init__(self, error: Exception) -> None:
         super().__init__(str(error))
@@ -105,7 +105,7 @@ class Ranks:
         return box[0]
 
     def agreed(self, work: Callable[[], Result]) -> Result:
-        """Does what may fail on one rank alone, without exchanges; raises on every rank when it failed on any.
+        """Does what may fail on one rank alone, without exchanges; raises on all when it failed on any.
 
         The rank that failed raises its error, wrapped where its kind does not say that all raise it.
         """

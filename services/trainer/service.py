@@ -218,14 +218,15 @@ class TrainerServicer(trainer_pb2_grpc.TrainerServiceServicer):
         """What the work gives; raises at once when a rank is lost, which the work may wait for."""
         if self.gang is None:
             return await work
-        lost = asyncio.shield(asyncio.wrap_future(self.gang.lost))
-        task = asyncio.ensure_future(work)
+        lost: asyncio.Future[Any] = asyncio.shield(asyncio.wrap_future(self.gang.lost))
+        task: asyncio.Future[Any] = asyncio.ensure_future(work)
         await asyncio.wait({task, lost}, return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
             task.cancel()
             lost.result()
         lost.cancel()
-        return task.result()
+        result: Result = task.result()
+        return result
 
     def _state(self) -> pb.GetStateResponse:
         standing = self.trainer.standing

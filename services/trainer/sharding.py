@@ -23,10 +23,14 @@ READS = "forward_positions"  # a scalar model is called by this name too
 
 def blocks_of(model: nn.Module) -> list[nn.Module]:
     """The transformer's blocks: the list of modules that holds the most parameters."""
-    lists = [module for module in model.modules() if isinstance(module, nn.ModuleList) and len(module)]
+    lists: list[nn.Module] = [m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m)]
     if not lists:
         raise ValueError(f"{type(model).__name__} has no list of blocks")
-    return list(max(lists, key=lambda blocks: sum(p.numel() for p in blocks.parameters())))
+    return list(max(lists, key=_parameters).children())
+
+
+def _parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def checkpoint_activations(model: nn.Module) -> None:
@@ -37,7 +41,7 @@ def checkpoint_activations(model: nn.Module) -> None:
     for block in blocks_of(model):
         # No random state is kept for the second pass: there is no dropout.
         again = partial(checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False)
-        block.forward = again  # type: ignore[method-assign]
+        block.forward = again
 
 
 def shard(model: nn.Module, ranks: Ranks) -> None:

@@ -11,15 +11,14 @@ from services.models import load_causal
 from services.progress import ProgressFeed
 from services.trainer.device import Compute
 from services.trainer.loading import load_critic, load_trained_scalar
-from services.trainer.ppo import PpoStage
 from services.trainer.memory_plan import COPY_BYTES, GIB, STATE_BYTES, memory_of, parameters_on_disk
+from services.trainer.ppo import PpoStage
 from services.trainer.records import StageBegun, StagePlan
 from services.trainer.reward_model import RewardModelStage
 from services.trainer.settings import PpoSettings, RewardModelSettings, SftSettings
 from services.trainer.sft import SftStage
 from services.trainer.stage import Stage
 from services.weights import identify
-
 
 log = logging.getLogger(__name__)
 

@@ -67,7 +67,9 @@ class _Writer:
     def append(self, tensor: Tensor) -> None:
         if self._fault is None and self._stream is not None:
             try:
-                self._stream.write(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+                self._stream.write(
+                    tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+                )
             except OSError as error:
                 self._fault = error
 

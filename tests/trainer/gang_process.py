@@ -15,7 +15,7 @@ import psutil
 ROOT = Path(__file__).resolve().parents[2]
 START_SECONDS = 100.0
 THIS_PYTHON = [sys.executable]
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
 
 class GangProcess:
@@ -56,7 +56,9 @@ class GangProcess:
 
     def end(self) -> None:
         """Closes standard input, as the orchestrator's death does, and kills what is left after that."""
-        left = psutil.Process(self.process.pid).children(recursive=True) if self.process.poll() is None else []
+        left = (
+            psutil.Process(self.process.pid).children(recursive=True) if self.process.poll() is None else []
+        )
         self.process.stdin.close()
         try:
             self.process.wait(20)
