@@ -24,7 +24,13 @@ from orchestrator.processes import (
     ending,
     quoted_tail,
 )
-from orchestrator.recipe_settings import RewardSettings, Services, ServiceSettings, Supervision
+from orchestrator.recipe_settings import (
+    RewardSettings,
+    Services,
+    ServiceSettings,
+    Supervision,
+    TrainerSettings,
+)
 from trueline import CallError
 
 __all__ = ["REPOSITORY", "Child", "LaunchError", "LocalProcesses", "LocalServices", "ServiceDied"]
@@ -60,6 +66,9 @@ def service_children(services: Services, python: str, only: frozenset[str] | Non
 def _flags(settings: ServiceSettings) -> list[str]:
     flags = ["--address", "127.0.0.1:0", "--metrics-address", "127.0.0.1:0"]
     flags += ["--threads", str(settings.threads), "--until-stdin-closes"]
+    if isinstance(settings, TrainerSettings):
+        flags += ["--ranks", str(settings.ranks)] if settings.ranks > 1 else []
+        flags += ["--activation-checkpointing"] if settings.activation_checkpointing else []
     if isinstance(settings, RewardSettings):
         for name in settings.learned:
             flags += ["--learned", name]

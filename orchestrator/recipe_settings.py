@@ -228,6 +228,15 @@ class ReplicatedSettings(ServiceSettings):
     """Processes to start, where they are started here."""
 
 
+class TrainerSettings(ServiceSettings):
+    """The trainer: one process, or several ranks of one machine that train one model together."""
+
+    ranks: Count = 1
+    """Processes that share weights and rows (FSDP2); weights repeat bit for bit for an unchanged number."""
+    activation_checkpointing: bool = False
+    """Computes activations again in the backward pass: less memory, more time, equal results."""
+
+
 class RewardSettings(ReplicatedSettings):
     """The reward service and the scorers it hosts."""
 
@@ -254,7 +263,7 @@ class Services(Settings):
     """Log-probs under the frozen reference."""
     reward: RewardSettings = RewardSettings()
     """Scores responses."""
-    trainer: ServiceSettings = ServiceSettings()
+    trainer: TrainerSettings = TrainerSettings()
     """Trains; always one."""
 
     @field_validator("trainer")

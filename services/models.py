@@ -132,9 +132,12 @@ def _initialise_head(score: nn.Linear, seed: int | None) -> None:
         score.weight.copy_(weight)
 
 
-def save_causal(model: Any, tokenizer: Any, path: Path) -> None:
-    """A plain Hugging Face directory; the same weights give the same bytes, wherever they came from."""
-    model.save_pretrained(path)
+def save_causal(model: Any, tokenizer: Any, path: Path, weights: dict[str, Any] | None = None) -> None:
+    """A plain Hugging Face directory; the same weights give the same bytes, wherever they came from.
+
+    `weights` is a state dict that stands for the model's own, where that lies on several ranks.
+    """
+    model.save_pretrained(path, state_dict=weights)
     tokenizer.save_pretrained(path)
 
 

@@ -10,9 +10,12 @@ from torch import Tensor, nn
 
 from services.errors import PreconditionError
 from services.trainer.device import Compute
+from services.trainer.ranks import Ranks
 from services.trainer.settings import OptimizerSettings
+from services.trainer.sharding import laid_out, part, part_of, whole
 
 NON_FINITE = "non_finite"
+STEP = "step"  # of the moments in an optimizer's state the one that is no tensor of the model's shape
 
 
 class NonFiniteError(PreconditionError):
@@ -20,6 +23,16 @@ class NonFiniteError(PreconditionError):
 
     def __init__(self, what: str, value: float) -> None:
         super().__init__(NON_FINITE, f"{what} is {value}: the step was undone and the weights are as before")
+
+
+def check_loss(what: str, losses: Sequence[Tensor], ranks: Ranks) -> None:
+    """Raises NonFiniteError, on every rank, where one of the losses of any rank is not finite.
+
+    Comes behind the backward passes, which all ranks make together.
+    """
+    total = ranks.summed(torch.stack(list(losses)).sum()).item()
+    if not math.isfinite(total):
+        raise NonFiniteError(what, total)
 
 
 def learning_rate(settings: OptimizerSettings, update: int, total_updates: int) -> float:
@@ -96,7 +109,7 @@ class Learner:
         Raises NonFiniteError, with the weights unchanged, when the norm is not finite.
         """
         limit = self.settings.max_gradient_norm or math.inf
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), limit).item()
+        norm = whole(torch.nn.utils.clip_grad_norm_(self.parameters.values(), limit)).item()
         if not math.isfinite(norm):
             raise NonFiniteError("the gradient's norm", norm)
         for group in self._optimizer.param_groups:
@@ -111,11 +124,19 @@ class Learner:
         self._optimizer.state.clear()
         self._optimizer.zero_grad()
 
-    def check_weights(self) -> None:
-        """Raises NonFiniteError for a weight that is not finite."""
-        for name, parameter in self.parameters.items():
-            if not parameter.isfinite().all():
+    def check_weights(self, ranks: Ranks) -> None:
+        """Raises NonFiniteError for a weight that is not finite, on whichever rank it lies."""
+        broken = torch.stack([(~part(p).isfinite()).sum() for p in self.parameters.values()])
+        for name, count in zip(self.parameters, ranks.summed(broken).tolist(), strict=True):
+            if count:
                 raise NonFiniteError(f"weight {name}", math.nan)
+
+    @torch.no_grad()
+    def replace_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Takes over whole tensors by name; the moments of others say nothing about them."""
+        for name, parameter in self.parameters.items():
+            part(parameter).copy_(part_of(weights[name].detach(), parameter))
+        self.forget_moments()
 
     def tensors(self) -> dict[str, Tensor]:
         """Weights and moments by name, not copied: "weights/lm_head.weight", "exp_avg/lm_head.weight"."""
@@ -127,14 +148,26 @@ class Learner:
         return found
 
     @torch.no_grad()
-    def load(self, tensors: Mapping[str, Tensor], updates: int) -> None:
-        """Puts back what `tensors` gave; drops gradients. KeyError for a weight that is missing."""
+    def load(self, tensors: Mapping[str, Tensor], updates: int, *, whole: bool) -> None:
+        """Puts back what `tensors` gave, or this rank's parts of it; drops gradients.
+
+        KeyError for a weight that is missing.
+        """
         self.forget_moments()
+
+        def piece(tensor: Tensor, parameter: Tensor) -> Tensor:
+            return part_of(tensor, parameter) if whole else tensor
+
         for name, parameter in self.parameters.items():
-            parameter.copy_(tensors[f"weights/{name}"])
+            part(parameter).copy_(piece(tensors[f"weights/{name}"], parameter))
         for key, value in tensors.items():
             moment, _, name = key.partition("/")
-            if moment != "weights":
-                parameter = self.parameters[name]
-                self._optimizer.state[parameter][moment] = value.to(parameter.device, copy=True)
+            if moment == "weights":
+                continue
+            parameter = self.parameters[name]
+            if moment != STEP:  # a count, which every rank has
+                value = laid_out(piece(value, parameter).to(parameter.device, copy=True), parameter)
+            else:
+                value = value.to(parameter.device, copy=True)
+            self._optimizer.state[parameter][moment] = value
         self.updates = updates

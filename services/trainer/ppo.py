@@ -9,13 +9,12 @@ Shapes: B rollouts, R response tokens. Sources: Schulman et al. 2017 (arXiv 1707
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from services.errors import PreconditionError
-from services.models import LoadedCausal, save_causal
+from services.models import LoadedCausal
 from services.progress import ProgressFeed
 from services.trainer import ppo_metrics
 from services.trainer.advantages import gae, kl_estimate, missing_end_penalty, token_rewards, whiten
@@ -48,17 +47,18 @@ class PpoStage(Stage):
         version: ModelVersion,
         compute: Compute,
     ) -> None:
-        super().__init__(plan, version)
-        self.settings, self.compute, self.loaded = settings, compute, policy
+        super().__init__(plan, version, compute)
+        self.settings, self.loaded = settings, policy
         self.policy = PolicyHalf(policy, settings, compute)
         self.critic = CriticHalf(critic.loaded, settings, compute)
         self.learners = {"policy": self.policy.learner, "critic": self.critic.learner}
         self.kl = kl_controller(settings)
         self.budget = KlBudget(settings.kl_budget_soft, settings.kl_budget_hard)
 
-    def write_model(self, directory: Path) -> None:
-        """The policy, as a causal language model with its tokenizer."""
-        save_causal(self.loaded.model, self.loaded.tokenizer, directory)
+    @property
+    def published(self) -> Any:
+        """The policy."""
+        return self.loaded.model
 
     def own_state(self) -> dict[str, Any]:
         """The KL controller and the budget's latch; warm-up rounds follow from the step count."""
@@ -157,7 +157,13 @@ class PpoStage(Stage):
     def _schedule(self, batch: Round, step: int) -> Schedule:
         settings = self.settings
         return schedule_of(
-            batch, settings.epochs, settings.minibatches, settings.micro_batch_size, self.plan.seed, step
+            batch,
+            settings.epochs,
+            settings.minibatches,
+            settings.micro_batch_size,
+            self.plan.seed,
+            step,
+            self.compute.ranks,
         )
 
     def _stopped(self, numbers: dict[str, float], excluded: list[Excluded]) -> StepOutcome:

@@ -14,7 +14,7 @@ from torch import Tensor
 from services.models import LoadedScalar
 from services.trainer.batches import response_values
 from services.trainer.device import Compute
-from services.trainer.optimizers import Learner, NonFiniteError
+from services.trainer.optimizers import Learner, check_loss
 from services.trainer.ppo_loss import ValueDiagnostics, value_loss
 from services.trainer.ppo_policy import Updates
 from services.trainer.rounds import MicroBatch, Minibatch, Round, Schedule
@@ -34,13 +34,15 @@ class CriticHalf:
         """values_BR before any update; keeps the graph of the first micro-batch for its first update."""
         values_BR = batch.zeros()
         self._first = None
-        for number, chosen in enumerate(schedule.one_pass()):
-            with torch.set_grad_enabled(number == 0):
+        for number, (chosen, counts) in enumerate(schedule.one_pass()):
+            keeping = number == 0 and self.compute.keeps_graphs
+            with torch.set_grad_enabled(keeping):
                 values_br = self._forward(batch, chosen)
-            if number == 0:
+            if keeping:
                 self._first = values_br
-            values_BR[chosen, : values_br.shape[1]] = values_br.detach()
-        return values_BR
+            if counts:
+                values_BR[chosen, : values_br.shape[1]] = values_br.detach()
+        return self.compute.ranks.summed(values_BR)
 
     def optimise(
         self, batch: Round, schedule: Schedule, old_values_BR: Tensor, returns_BR: Tensor
@@ -51,15 +53,15 @@ class CriticHalf:
             rate = self.learner.learning_rate
             diagnostics.append(self.accumulate(batch, minibatch, old_values_BR, returns_BR))
             norms.append(self.learner.update())
-        return Updates(reduce(add, diagnostics).means(), norms, rate)
+        return Updates(self.compute.ranks.summed_fields(reduce(add, diagnostics)).means(), norms, rate)
 
     def accumulate(
         self, batch: Round, minibatch: Minibatch, old_values_BR: Tensor, returns_BR: Tensor
     ) -> ValueDiagnostics:
         """Adds the gradient of a minibatch's mean loss per token, micro-batch by micro-batch."""
         settings, tokens = self.settings, batch.tokens_in(minibatch)
-        sums = []
-        for chosen in minibatch:
+        losses, sums = [], []
+        for chosen, counts in self.compute.ranks.dealt(minibatch):
             values_br, self._first = self._first, None
             if values_br is None:
                 values_br = self._forward(batch, chosen)
@@ -72,10 +74,10 @@ class CriticHalf:
                 settings.value_clip_range,
                 tokens,
             )
-            if not loss.isfinite():
-                raise NonFiniteError("the critic's loss", loss.item())
-            (settings.value_coefficient * loss).backward()
-            sums.append(diagnostics)
+            (settings.value_coefficient * loss * counts).backward()
+            losses.append(loss.detach() * counts)
+            sums.append(diagnostics.scaled(counts))
+        check_loss("the critic's loss", losses, self.compute.ranks)
         return reduce(add, sums)
 
     def _forward(self, batch: Round, chosen: MicroBatch) -> Tensor:

@@ -35,6 +35,10 @@ class PolicyDiagnostics:
     def __add__(self, other: PolicyDiagnostics) -> PolicyDiagnostics:
         return PolicyDiagnostics(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
 
+    def scaled(self, weight: float) -> PolicyDiagnostics:
+        """Every sum times `weight`: 0 for rows that another rank counts."""
+        return PolicyDiagnostics(*(a * weight for a in astuple(self)))
+
     def means(self) -> dict[str, float]:
         """Means per token by name; empty when no token counted."""
         n = self.tokens.item()
@@ -62,6 +66,10 @@ class ValueDiagnostics:
 
     def __add__(self, other: ValueDiagnostics) -> ValueDiagnostics:
         return ValueDiagnostics(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
+
+    def scaled(self, weight: float) -> ValueDiagnostics:
+        """Every sum times `weight`: 0 for rows that another rank counts."""
+        return ValueDiagnostics(*(a * weight for a in astuple(self)))
 
     def means(self) -> dict[str, float]:
         """Means per token by name; empty when no token counted."""

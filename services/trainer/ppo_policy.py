@@ -16,7 +16,7 @@ from services.models import LoadedCausal
 from services.progress import ProgressFeed
 from services.sequences import response_logprobs
 from services.trainer.device import Compute
-from services.trainer.optimizers import Learner, NonFiniteError
+from services.trainer.optimizers import Learner, check_loss
 from services.trainer.ppo_loss import PolicyDiagnostics, policy_loss, token_mean
 from services.trainer.rounds import MicroBatch, Minibatch, Round, Schedule
 from services.trainer.settings import PpoSettings
@@ -49,15 +49,16 @@ class PolicyHalf:
         """
         logprobs_BR, entropy_BR = batch.zeros(), batch.zeros()
         self._first = None
-        for number, chosen in enumerate(schedule.one_pass()):
-            keeping = keep_first and number == 0
+        for number, (chosen, counts) in enumerate(schedule.one_pass()):
+            keeping = keep_first and number == 0 and self.compute.keeps_graphs
             with torch.set_grad_enabled(keeping):
                 new_br, entropy_br = self._forward(batch, chosen, want_entropy=True)
             if keeping:
                 self._first = new_br, entropy_br
-            logprobs_BR[chosen, : new_br.shape[1]] = new_br.detach()
-            entropy_BR[chosen, : new_br.shape[1]] = entropy_br.detach()
-        return logprobs_BR, entropy_BR
+            if counts:
+                logprobs_BR[chosen, : new_br.shape[1]] = new_br.detach()
+                entropy_BR[chosen, : new_br.shape[1]] = entropy_br.detach()
+        return self.compute.ranks.summed(logprobs_BR), self.compute.ranks.summed(entropy_BR)
 
     def optimise(
         self,
@@ -76,7 +77,7 @@ class PolicyHalf:
             rate = self.learner.learning_rate
             diagnostics.append(self.accumulate(batch, minibatch, *given))
             norms.append(self.learner.update())
-        return Updates(reduce(add, diagnostics).means(), norms, rate)
+        return Updates(self.compute.ranks.summed_fields(reduce(add, diagnostics)).means(), norms, rate)
 
     def accumulate(
         self,
@@ -88,8 +89,8 @@ class PolicyHalf:
     ) -> PolicyDiagnostics:
         """Adds the gradient of a minibatch's mean loss per token, micro-batch by micro-batch."""
         settings, tokens = self.settings, batch.tokens_in(minibatch)
-        sums = []
-        for chosen in minibatch:
+        losses, sums = [], []
+        for chosen, counts in self.compute.ranks.dealt(minibatch):
             new_br, entropy_br = self._taken_or_forward(batch, chosen)
             here = (chosen, slice(new_br.shape[1]))
             mask_br = batch.mask_BR[here]
@@ -105,10 +106,10 @@ class PolicyHalf:
             )
             if settings.entropy_coefficient:
                 loss = loss - settings.entropy_coefficient * token_mean(entropy_br, mask_br, tokens)
-            if not loss.isfinite():
-                raise NonFiniteError("the policy's loss", loss.item())
-            loss.backward()
-            sums.append(diagnostics)
+            (loss * counts).backward()
+            losses.append(loss.detach() * counts)
+            sums.append(diagnostics.scaled(counts))
+        check_loss("the policy's loss", losses, self.compute.ranks)
         return reduce(add, sums)
 
     def _taken_or_forward(self, batch: Round, chosen: MicroBatch) -> tuple[Tensor, Tensor]:

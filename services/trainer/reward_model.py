@@ -6,14 +6,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from services.errors import FieldError, PreconditionError
-from services.models import LoadedScalar, save_scalar
+from services.models import LoadedScalar
 from services.progress import ProgressFeed
 from services.sequences import micro_batches, pad_right
 from services.templates import TemplateError, render_exchange
@@ -104,16 +103,17 @@ class RewardModelStage(Stage):
         version: ModelVersion,
         compute: Compute,
     ) -> None:
-        super().__init__(plan, version)
+        super().__init__(plan, version, compute)
         check_max_tokens("reward_model.max_tokens", settings.max_tokens, loaded.context_length)
-        self.settings, self.loaded, self.compute = settings, loaded, compute
+        self.settings, self.loaded = settings, loaded
         self.learner = Learner(loaded.model, settings.optimizer, settings.total_updates)
         self.learners = {"reward": self.learner}
         self.normalisation: Normalisation | None = None
 
-    def write_model(self, directory: Path) -> None:
-        """A sequence-classification model with one label and its tokenizer."""
-        save_scalar(self.loaded.model, self.loaded.tokenizer, directory)
+    @property
+    def published(self) -> Any:
+        """The scalar model, as a sequence-classification model with one label."""
+        return self.loaded.model.classifier
 
     def manifest_extra(self) -> dict[str, Any]:
         """The normalisation, where one was fitted on these very weights."""
@@ -147,11 +147,17 @@ class RewardModelStage(Stage):
         """The metrics alone: nothing is trained."""
         self.compute.use_all_threads()
         groups, excluded = self._encode(batch, progress)
-        sums = Measured()
+        sums, parts = Measured(), {}
+        dealt = self.compute.ranks.dealt(list(enumerate(self._micro_batches(groups))))
         with torch.no_grad():
-            for number, chosen in enumerate(self._micro_batches(groups)):
+            for (number, chosen), counts in dealt:
                 progress.report("measuring", number)
-                self._loss_sum([groups[i] for i in chosen], sums)
+                measured_here = Measured()
+                self._loss_sum([groups[i] for i in chosen], measured_here)
+                if counts:
+                    parts[number] = measured_here
+        for each in self.compute.ranks.merged(parts).values():
+            sums.add(each)
         return self._outcome(False, sums, groups, excluded, {})
 
     def _outcome(
@@ -188,14 +194,19 @@ class RewardModelStage(Stage):
         """Adds the gradient of the minibatch's mean loss per prompt."""
         parts: dict[int, Measured] = {}
 
-        def loss_of(number: int, chosen: list[int]) -> Tensor:
-            parts[number] = Measured()
-            return self._loss_sum([groups[i] for i in chosen], parts[number]) / len(groups)
+        def loss_of(part: tuple[int, list[int]], counts: bool) -> Tensor:
+            number, chosen = part
+            measured = Measured()
+            loss = self._loss_sum([groups[i] for i in chosen], measured)
+            if not counts:
+                return 0 * loss
+            parts[number] = measured
+            return loss / len(groups)
 
-        packed = enumerate(self._micro_batches(groups))
-        self.learner.accumulate(self.compute, [partial(loss_of, *each) for each in packed])
-        for number in sorted(parts):
-            sums.add(parts[number])
+        dealt = self.compute.ranks.dealt(list(enumerate(self._micro_batches(groups))))
+        self.learner.accumulate(self.compute, [partial(loss_of, *each) for each in dealt])
+        for each in self.compute.ranks.merged(parts).values():
+            sums.add(each)
         if not math.isfinite(sums.loss):
             raise NonFiniteError("the loss", sums.loss)
 
@@ -241,10 +252,13 @@ class RewardModelStage(Stage):
 
     @torch.no_grad()
     def _scores(self, rows: Sequence[list[int]]) -> Tensor:
-        scores_N = torch.empty(len(rows))
-        for chosen in micro_batches([len(row) for row in rows], rows=self.settings.micro_batch_size):
-            scores_N[chosen] = self._rewards([rows[i] for i in chosen]).cpu()
-        return scores_N
+        scores_N = torch.zeros(len(rows), device=self.compute.device)
+        size = self.compute.ranks_share(len(rows), self.settings.micro_batch_size)
+        for chosen, counts in self.compute.ranks.dealt(micro_batches([len(row) for row in rows], rows=size)):
+            found = self._rewards([rows[i] for i in chosen])
+            if counts:
+                scores_N[chosen] = found
+        return self.compute.ranks.summed(scores_N).cpu()
 
     def _encode(
         self, batch: Sequence[Group], progress: ProgressFeed

@@ -6,13 +6,14 @@ Shapes: B rollouts, R tokens of the longest response. Everything per token is 0 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from services.sequences import micro_batches
 from services.trainer.batches import padded_numbers
+from services.trainer.ranks import Ranks
 from services.trainer.records import ScoredRollout
 from services.trainer.stage import shuffled, spread
 
@@ -90,20 +91,21 @@ class Schedule:
     """Which rollouts train when: epochs of minibatches of micro-batches of row indices."""
 
     epochs: list[list[Minibatch]]
+    ranks: Ranks = field(default_factory=Ranks)
 
     @property
     def updates(self) -> int:
         """Optimizer updates in all."""
         return sum(map(len, self.epochs))
 
-    def one_pass(self) -> Iterator[MicroBatch]:
-        """Every rollout once, in the micro-batches of the first epoch.
+    def one_pass(self) -> Iterator[tuple[MicroBatch, bool]]:
+        """Every rollout once, in the micro-batches of the first epoch: this rank's, with whether each counts.
 
         Old log-probs and values are computed in these, so that on the first minibatch the ratio is exactly
         1: a row's last bit may depend on the rows that share its forward pass.
         """
         for minibatch in self.epochs[0]:
-            yield from minibatch
+            yield from self.ranks.dealt(minibatch)
 
     def minibatches(self) -> Iterator[tuple[str, Minibatch]]:
         """Each minibatch with what it is called: ("epoch 2 of 4", [[5, 0], [3, 1]])."""
@@ -113,14 +115,25 @@ class Schedule:
 
 
 def schedule_of(
-    batch: Round, epochs: int, minibatch_count: int, micro_batch_size: int, seed: int, step: int
+    batch: Round,
+    epochs: int,
+    minibatch_count: int,
+    micro_batch_size: int,
+    seed: int,
+    step: int,
+    ranks: Ranks | None = None,
 ) -> Schedule:
-    """A schedule drawn from seed and step; inside a minibatch rows of like length share a micro-batch."""
+    """A schedule drawn from seed and step; inside a minibatch rows of like length share a micro-batch.
+
+    With several ranks a minibatch has work for each of them where it has as many rows.
+    """
+    ranks = ranks or Ranks()
     lengths = [len(p) + len(r) for p, r in zip(batch.prompts, batch.responses, strict=True)]
 
     def minibatch(rows: list[int]) -> Minibatch:
-        groups = micro_batches([lengths[i] for i in rows], rows=micro_batch_size)
+        size = min(micro_batch_size, -(-len(rows) // ranks.size))
+        groups = micro_batches([lengths[i] for i in rows], rows=size)
         return [[rows[i] for i in group] for group in groups]
 
     orders = [shuffled(len(batch), seed, "ppo", step, epoch) for epoch in range(epochs)]
-    return Schedule([[minibatch(rows) for rows in spread(order, minibatch_count)] for order in orders])
+    return Schedule([[minibatch(rows) for rows in spread(order, minibatch_count)] for order in orders], ranks)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncGenerator, Callable
-from typing import Any
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from typing import Any, TypeVar
 
 import grpc
 
@@ -15,6 +15,7 @@ from services.progress import Finished, ProgressFeed
 from services.server import Host
 from services.trainer import commands, wire
 from services.trainer.device import Compute
+from services.trainer.gang import Children, Gang
 from services.trainer.records import Location
 from services.trainer.trainer import Trainer
 from services.wire import fingerprint, header_from_pb, location_from_pb, progress_to_pb
@@ -23,14 +24,16 @@ from trueline.v1 import trainer_pb2 as pb
 from trueline.v1 import trainer_pb2_grpc
 
 Stream = AsyncGenerator[Any, None]
+Result = TypeVar("Result")
 
 
 class TrainerServicer(trainer_pb2_grpc.TrainerServiceServicer):
     """The rpcs of trueline.v1.TrainerService, and the application that the bootstrap runs."""
 
-    def __init__(self, host: Host, compute: Compute) -> None:
+    def __init__(self, host: Host, compute: Compute, children: Children | None = None) -> None:
         self.host = host
         self.trainer = Trainer(compute)
+        self.gang = Gang(self.trainer, children) if compute.ranks.size > 1 else None
         self.fence = Fence()
         self.incarnation = secrets.token_hex(8)
         self._turn = asyncio.Lock()
@@ -40,8 +43,16 @@ class TrainerServicer(trainer_pb2_grpc.TrainerServiceServicer):
         trainer_pb2_grpc.add_TrainerServiceServicer_to_server(self, server)
 
     async def start(self) -> None:
-        """A trainer loads nothing before BeginStage: it can take that call at once."""
+        """A trainer loads nothing before BeginStage: it can take that call at once, when its ranks are there.
+
+        Raises, and so ends the process, when a rank is lost.
+        """
+        if self.gang is None:
+            await self.host.set_ready(True)
+            return
+        await self._unless_lost(self.host.work.run(self.gang.join))
         await self.host.set_ready(True)
+        await asyncio.wrap_future(self.gang.lost)
 
     async def GetState(self, request: pb.GetStateRequest, context: Any) -> pb.GetStateResponse:
         """Where the trainer stands; answers while a step runs."""
@@ -199,8 +210,23 @@ class TrainerServicer(trainer_pb2_grpc.TrainerServiceServicer):
         async with self._turn:
             self.fence.check(header)  # a new leader may have come while this one waited
             waited = time.perf_counter() - arrived
-            result, timing = await self.host.work.run(self.trainer.execute, command, progress)
+            executor = self.gang or self.trainer
+            result, timing = await self._unless_lost(self.host.work.run(executor.execute, command, progress))
         return answer(result, Timing(waited + timing.queue_seconds, timing.compute_seconds))
+
+    async def _unless_lost(self, work: Coroutine[Any, Any, Result]) -> Result:
+        """What the work gives; raises at once when a rank is lost, which the work may wait for."""
+        if self.gang is None:
+            return await work
+        lost: asyncio.Future[Any] = asyncio.shield(asyncio.wrap_future(self.gang.lost))
+        task: asyncio.Future[Any] = asyncio.ensure_future(work)
+        await asyncio.wait({task, lost}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            task.cancel()
+            lost.result()
+        lost.cancel()
+        result: Result = task.result()
+        return result
 
     def _state(self) -> pb.GetStateResponse:
         standing = self.trainer.standing

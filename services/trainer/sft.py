@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from services.errors import FieldError
-from services.models import LoadedCausal, save_causal
+from services.models import LoadedCausal
 from services.progress import ProgressFeed
 from services.sequences import micro_batches
 from services.templates import TemplateError, render_conversation, render_last_message, render_text
@@ -48,15 +47,16 @@ class SftStage(Stage):
         version: ModelVersion,
         compute: Compute,
     ) -> None:
-        super().__init__(plan, version)
+        super().__init__(plan, version, compute)
         check_max_tokens("sft.max_tokens", settings.max_tokens, loaded.context_length)
-        self.settings, self.loaded, self.compute = settings, loaded, compute
+        self.settings, self.loaded = settings, loaded
         self.learner = Learner(loaded.model, settings.optimizer, settings.total_updates)
         self.learners = {"policy": self.learner}
 
-    def write_model(self, directory: Path) -> None:
-        """A causal language model with its tokenizer."""
-        save_causal(self.loaded.model, self.loaded.tokenizer, directory)
+    @property
+    def published(self) -> Any:
+        """The language model."""
+        return self.loaded.model
 
     def step(self, batch: Sequence[Demonstration], step: int, progress: ProgressFeed) -> StepOutcome:
         """One pass over the batch in an order drawn from seed and step."""
@@ -95,15 +95,19 @@ class SftStage(Stage):
         size = self.compute.micro_batch_size(len(rows), self.settings.micro_batch_size)
         sums: dict[int, float] = {}
 
-        def loss_of(number: int, group: list[int]) -> Tensor:
+        def loss_of(part: tuple[int, list[int]], counts: bool) -> Tensor:
+            number, group = part
             with self.compute.precision():
                 loss = self._loss_sum([rows[i] for i in group])
+            if not counts:
+                return 0 * loss
             sums[number] = loss.item()
             return loss / tokens
 
-        groups = micro_batches([len(row.ids) for row in rows], rows=size)
-        self.learner.accumulate(self.compute, [partial(loss_of, *each) for each in enumerate(groups)])
-        total = math.fsum(sums.values())
+        groups = list(enumerate(micro_batches([len(row.ids) for row in rows], rows=size)))
+        dealt = self.compute.ranks.dealt(groups)
+        self.learner.accumulate(self.compute, [partial(loss_of, *each) for each in dealt])
+        total = math.fsum(self.compute.ranks.merged(sums).values())
         if not math.isfinite(total):
             raise NonFiniteError("the loss", total)
         return total

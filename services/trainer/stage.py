@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from services.models import LoadedCausal, LoadedScalar, save_causal
 from services.progress import ProgressFeed
+from services.trainer.device import Compute
 from services.trainer.optimizers import Learner
 from services.trainer.records import StagePlan, StepOutcome
+from services.trainer.sharding import part, whole
 from services.weights import ModelVersion
 
 
@@ -21,12 +25,15 @@ from services.weights import ModelVersion
 class StageState:
     """All that tells one moment of a stage from another: tensors by name, and JSON for the rest."""
 
-    tensors: dict[str, Tensor]
+    tensors: Mapping[str, Tensor]
     scalars: dict[str, Any]
+    whole: bool = True  # False: the tensors are this rank's parts
 
     def copied(self) -> StageState:
-        """The same in main memory of its own, which the next step does not change."""
-        return StageState({n: t.to("cpu", copy=True) for n, t in self.tensors.items()}, self.scalars)
+        """This rank's parts in main memory of their own, which the next step does not change."""
+        return StageState(
+            {n: part(t).to("cpu", copy=True) for n, t in self.tensors.items()}, self.scalars, False
+        )
 
 
 class Stage(ABC):
@@ -34,9 +41,10 @@ class Stage(ABC):
 
     kind: str
     learners: dict[str, Learner]
+    loaded: LoadedCausal | LoadedScalar
 
-    def __init__(self, plan: StagePlan, version: ModelVersion) -> None:
-        self.plan = plan
+    def __init__(self, plan: StagePlan, version: ModelVersion, compute: Compute) -> None:
+        self.plan, self.compute = plan, compute
         # The version that the published model last was: where it began, then each version published.
         self.version = version
         self.parent: ModelVersion | None = None  # of that version, once this stage has published it
@@ -45,9 +53,14 @@ class Stage(ABC):
     def step(self, batch: Any, step: int, progress: ProgressFeed) -> StepOutcome:
         """Trains on a batch; `step` counts the steps before it. May leave a mess behind when it raises."""
 
+    @property
     @abstractmethod
-    def write_model(self, directory: Path) -> None:
-        """Writes the stage's model as a Hugging Face directory."""
+    def published(self) -> Any:
+        """The transformers model that the stage publishes."""
+
+    def write_model(self, directory: Path, weights: dict[str, Any] | None = None) -> None:
+        """Writes the stage's model as a Hugging Face directory, with `weights` where the model is spread."""
+        save_causal(self.published, self.loaded.tokenizer, directory, weights)
 
     def manifest_extra(self) -> dict[str, Any]:
         """What a published version's manifest says beside its files."""
@@ -81,7 +94,7 @@ class Stage(ABC):
         for name, learner in self.learners.items():
             prefix = f"{name}/"
             own = {key.removeprefix(prefix): t for key, t in state.tensors.items() if key.startswith(prefix)}
-            learner.load(own, state.scalars["updates"][name])
+            learner.load(own, state.scalars["updates"][name], whole=state.whole)
         self.version = ModelVersion(**state.scalars["version"])
         parent = state.scalars["parent"]
         self.parent = ModelVersion(**parent) if parent else None
@@ -89,12 +102,15 @@ class Stage(ABC):
 
     def weights_sha256(self) -> str:
         """SHA-256 (hex) over name, type, shape and bytes of every trained tensor, in order of name."""
-        digest = hashlib.sha256()
+        digest, ranks = hashlib.sha256(), self.compute.ranks
         for name, tensor in sorted(self.state().tensors.items()):
-            if "/weights/" in name:
+            if "/weights/" not in name:
+                continue
+            tensor = whole(tensor)
+            if ranks.leads:
                 digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
                 digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
-        return digest.hexdigest()
+        return ranks.sent(digest.hexdigest())
 
 
 def shuffled(rows: int, seed: int, *place: int | str) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -12,6 +13,7 @@ from services.models import load_causal
 from services.progress import ProgressFeed
 from services.trainer.device import Compute
 from services.trainer.loading import load_critic, load_trained_scalar
+from services.trainer.memory_plan import COPY_BYTES, GIB, STATE_BYTES, memory_of, parameters_on_disk
 from services.trainer.ppo import PpoStage
 from services.trainer.records import StageBegun, StagePlan
 from services.trainer.reward_model import RewardModelStage
@@ -20,9 +22,13 @@ from services.trainer.sft import SftStage
 from services.trainer.stage import Stage
 from services.weights import identify
 
+log = logging.getLogger(__name__)
+
 
 def build_stage(plan: StagePlan, compute: Compute, progress: ProgressFeed) -> tuple[Stage, StageBegun]:
     """The stage and what it began with. Raises FieldErrors for settings, WeightsError for models."""
+    if compute.ranks.leads:
+        log.info("memory plan", extra=_needs(plan, compute))
     progress.report("verifying and loading models")
     plan = replace(plan, trained=replace(plan.trained, path=fetched(plan.trained.path)))
     if plan.reward is not None:
@@ -30,11 +36,27 @@ def build_stage(plan: StagePlan, compute: Compute, progress: ProgressFeed) -> tu
     return BUILDERS[type(plan.settings)](plan, compute)
 
 
+def _needs(plan: StagePlan, compute: Compute) -> dict[str, object]:
+    """What the models in training will take on each rank, by the headers of their files, before they load."""
+    parameters = parameters_on_disk(plan.trained.path)
+    # A critic is of the policy's size, or the reward model's where it can be that.
+    both = parameters * (2 if isinstance(plan.settings, PpoSettings) else 1)
+    return {
+        "parameters": parameters,
+        "ranks": compute.ranks.size,
+        "states_gib": round(STATE_BYTES * both / compute.ranks.size / GIB, 3),
+        "undo_copy_gib": round(COPY_BYTES * both / compute.ranks.size / GIB, 3),
+        "memory_gib": round(memory_of(compute.device) / GIB, 3),
+        "activations": f"python -m services.trainer plan {plan.trained.path}",
+    }
+
+
 def _sft(plan: StagePlan, compute: Compute) -> tuple[Stage, StageBegun]:
     assert isinstance(plan.settings, SftSettings)
     plan.settings.check("sft")
     version = identify(plan.trained.path, plan.trained.version).version
-    loaded = load_causal(plan.trained.path, device=compute.device)
+    loaded = load_causal(plan.trained.path, device=compute.loading_device)
+    compute.prepare(loaded.model)
     stage = SftStage(plan, plan.settings, loaded, version, compute)
     return stage, StageBegun(_parameters(stage))
 
@@ -43,7 +65,8 @@ def _reward_model(plan: StagePlan, compute: Compute) -> tuple[Stage, StageBegun]
     assert isinstance(plan.settings, RewardModelSettings)
     plan.settings.check("reward_model")
     version = identify(plan.trained.path, plan.trained.version).version
-    loaded = load_trained_scalar(plan.trained.path, plan.seed, compute.device)
+    loaded = load_trained_scalar(plan.trained.path, plan.seed, compute.loading_device)
+    compute.prepare(loaded.model)
     stage = RewardModelStage(plan, plan.settings, loaded, version, compute)
     return stage, StageBegun(_parameters(stage))
 
@@ -52,8 +75,10 @@ def _ppo(plan: StagePlan, compute: Compute) -> tuple[Stage, StageBegun]:
     assert isinstance(plan.settings, PpoSettings)
     plan.settings.check("ppo")
     version = identify(plan.trained.path, plan.trained.version).version
-    policy = load_causal(plan.trained.path, device=compute.device)
-    critic = load_critic(policy, plan.trained.path, plan.reward, plan.seed, compute.device)
+    policy = load_causal(plan.trained.path, device=compute.loading_device)
+    compute.prepare(policy.model)  # first: then no two models lie whole in main memory
+    critic = load_critic(policy, plan.trained.path, plan.reward, plan.seed, compute.loading_device)
+    compute.prepare(critic.loaded.model)
     stage = PpoStage(plan, plan.settings, policy, critic, version, compute)
     return stage, StageBegun(_parameters(stage), critic.origin, critic.reason)
 

@@ -23,6 +23,7 @@ from services.trainer.device import Compute
 from services.trainer.ppo import PpoStage
 from services.trainer.records import (
     CheckpointPlace,
+    Location,
     Normalisation,
     StageBegun,
     Standing,
@@ -33,7 +34,15 @@ from services.trainer.reward_model import RewardModelStage
 from services.trainer.sft import SftStage
 from services.trainer.stage import Stage
 from services.trainer.stages import build_stage, check_plan
-from services.weights import ModelVersion, PublishedVersion, VersionExists, identify, publish
+from services.trainer.tensor_files import whole_weights
+from services.weights import (
+    ModelVersion,
+    PublishedVersion,
+    VersionExists,
+    identify,
+    publish,
+    version_directory,
+)
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +97,7 @@ class Trainer:
 
     def _begin(self, command: commands.BeginStage, progress: ProgressFeed) -> StageBegun:
         check_plan(command.plan)
-        stage, begun = build_stage(command.plan, self.compute, progress)
+        stage, begun = self.compute.ranks.agreed(lambda: build_stage(command.plan, self.compute, progress))
         self._stage = stage
         plan = command.plan
         self.standing = Standing(plan.stage, plan.run_id, 0, None, stage.weights_sha256())
@@ -113,7 +122,7 @@ class Trainer:
         def whole() -> StepOutcome:
             outcome = train()
             for learner in stage.learners.values():
-                learner.check_weights()
+                learner.check_weights(self.compute.ranks)
             return outcome
 
         outcome = self._all_or_nothing(stage, whole)
@@ -155,17 +164,23 @@ class Trainer:
         if stage.version.model == plan.output_model and stage.version.number == number:
             parent = stage.parent or parent  # the same version again, after its answer was lost
         progress.report("publishing")
-        try:
-            published = publish(
-                plan.models_dir,
-                plan.output_model,
-                number,
-                stage.write_model,
-                parent=parent,
-                extra=stage.manifest_extra(),
-            )
-        except VersionExists as error:
-            raise AlreadyExistsError(str(error)) from None
+        place = version_directory(plan.models_dir, plan.output_model, number)
+        with whole_weights(stage.published, place, self.compute.ranks) as weights:
+
+            def write() -> PublishedVersion:
+                return publish(
+                    plan.models_dir,
+                    plan.output_model,
+                    number,
+                    lambda directory: stage.write_model(directory, weights),
+                    parent=parent,
+                    extra=stage.manifest_extra(),
+                )
+
+            try:
+                published = self.compute.ranks.led(write)
+            except VersionExists as error:
+                raise AlreadyExistsError(str(error)) from None
         stage.version, stage.parent = published.version, parent
         log.info("published", extra={"version": str(published.version), "bytes": published.bytes})
         return published
@@ -174,16 +189,11 @@ class Trainer:
     def _roll_back(self, command: commands.RollBack, progress: ProgressFeed) -> PublishedVersion:
         stage = self._stage_of(PpoStage)
         progress.report("verifying and loading the good version")
-        good = identify(command.good.path, command.good.version).version
-        loaded = load_causal(command.good.path, device=self.compute.device)
-        weights = dict(loaded.model.named_parameters())
+        good, weights = self.compute.ranks.agreed(lambda: _good_version(command.good, self.compute))
         _check_same_shape(stage, weights)
 
         def change() -> PublishedVersion:
-            learner = stage.policy.learner
-            for name, parameter in learner.parameters.items():
-                parameter.copy_(weights[name])
-            learner.forget_moments()
+            stage.policy.learner.replace_weights(weights)
             return self._write_version(stage, command.number, good, progress)
 
         published = self._all_or_nothing(stage, change)
@@ -193,7 +203,9 @@ class Trainer:
     def _checkpoint(self, command: commands.WriteCheckpoint, progress: ProgressFeed) -> CheckpointPlace:
         stage = self._stage_of(Stage)  # type: ignore[type-abstract]
         progress.report("writing the checkpoint")
-        place = write_checkpoint(stage.plan.checkpoints_dir, stage.plan, self.standing.step, stage.state())
+        place = write_checkpoint(
+            stage.plan.checkpoints_dir, stage.plan, self.standing.step, stage.state(), self.compute.ranks
+        )
         self.standing = replace(self.standing, checkpoint=place)
         return place
 
@@ -201,7 +213,7 @@ class Trainer:
         self._check_run(command.run_id)
         stage = self._stage_of(Stage)  # type: ignore[type-abstract]
         progress.report("verifying and reading the checkpoint")
-        state = read_checkpoint(command.checkpoint, stage.plan)
+        state = read_checkpoint(command.checkpoint, stage.plan, self.compute.ranks)
         self._all_or_nothing(stage, lambda: stage.load_state(state))
         self.standing = replace(
             self.standing,
@@ -217,6 +229,13 @@ class Trainer:
             wanted = getattr(kind, "kind", "any")
             raise PreconditionError("wrong_stage", f"the call is for a {wanted} stage; the stage is {have}")
         return self._stage
+
+
+def _good_version(good: Location, compute: Compute) -> tuple[ModelVersion, dict[str, Any]]:
+    """A version to go back to, verified, and its parameters by name."""
+    version = identify(good.path, good.version).version
+    loaded = load_causal(good.path, device=compute.loading_device)
+    return version, dict(loaded.model.named_parameters())
 
 
 def _check_same_shape(stage: PpoStage, weights: dict[str, Any]) -> None:
