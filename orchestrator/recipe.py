@@ -66,7 +66,7 @@ class Recipe(Settings):
 
     @property
     def sha256(self) -> str:
-        """Digest of all that decides the result. Where it lies, who serves it, what stays and patience not."""
+        """Digest of what decides the result: not where it lies, who serves it, what stays, or patience."""
         kept = json.loads(json.dumps(self._declared))
         for name in ("retention", "supervision"):
             kept.pop(name)

@@ -29,7 +29,6 @@ MANIFEST = "manifest.json"
 POINTER = "COMMITTED"
 
 DAMAGED = "weights_damaged"  # what a caller is told as the reason
-
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 HUB = "hf:"  # begins the path that stands for a hub name (services/hub.py)
 
@@ -200,7 +199,7 @@ def _point(model_dir: Path, version: ModelVersion) -> None:
         pointed = _read_pointer(model_dir / POINTER)
     except WeightsError:
         pointed = None  # damaged: it is written anew
-    if pointed is not None and (pointed[0] > version.number or pointed == (version.number, version.sha256)):
+    if pointed and (pointed[0] > version.number or pointed == (version.number, version.sha256)):
         return
     staging = model_dir / f"{POINTER}.tmp-{secrets.token_hex(4)}"
     staging.write_text(

@@ -12,10 +12,11 @@ import pytest
 from orchestrator.data import DataError, file_sha256
 from orchestrator.drive import data_digests
 from orchestrator.ledger import Ledger, open_engine, sqlite_url
+from orchestrator.mending import Mending
 from orchestrator.peers import Peers
 from orchestrator.progress import PlainProgress
 from orchestrator.recipe import RecipeError, load_recipe
-from orchestrator.recipe_settings import DataSettings
+from orchestrator.recipe_settings import DataSettings, Supervision
 from orchestrator.run import Run, RunError
 from orchestrator.sources import copy_datasets, source_path
 from orchestrator.stages.comparisons import by_prompt, held_out_prompts, run_comparisons
@@ -30,7 +31,9 @@ def begun(directory: Path, data: Any, **settings: Any) -> Run:
     ledger.create(seed=0, recipe={}, recipe_sha256="", code_sha256="")
     ledger.take_lease()
     peers = Peers({name: [] for name in ("policy", "reference", "reward", "trainer")})
-    return Run(load_recipe(recipe, run_dir=directory), directory, ledger, peers, PlainProgress(io.StringIO()))
+    mending = Mending(Supervision(), asyncio.Event(), print)
+    progress = PlainProgress(io.StringIO())
+    return Run(load_recipe(recipe, run_dir=directory), directory, ledger, peers, progress, mending)
 
 
 def imported(run: Run) -> tuple[dict[str, Any], list[dict[str, Any]]]:

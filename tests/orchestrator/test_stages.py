@@ -1,10 +1,13 @@
 """What a stage does when it is entered again."""
 
+import asyncio
 import sys
 from pathlib import Path
 
+from orchestrator.mending import Mending
 from orchestrator.peers import Peers
 from orchestrator.progress import PlainProgress
+from orchestrator.recipe_settings import Supervision
 from orchestrator.recipe_stages import CollectStage
 from orchestrator.run import Run
 from orchestrator.stages.collect import run_collect
@@ -22,7 +25,8 @@ async def test_a_collection_that_is_kept_is_not_collected_again(tmp_path: Path) 
         sampling={"max_new_tokens": 8}, label={"kind": "simulated", "scorer": "rule"},
     )  # fmt: skip
     peers = Peers({name: [] for name in ("policy", "reference", "reward", "trainer")})
-    run = Run(writer.recipe, writer.directory, writer.ledger, peers, PlainProgress(sys.stderr))
+    mending = Mending(Supervision(), asyncio.Event(), print)
+    run = Run(writer.recipe, writer.directory, writer.ledger, peers, PlainProgress(sys.stderr), mending)
     for _ in range(2):
         result = await run_collect(run, "collect", settings)
         assert result == {"prompts": 2, "comparisons": 2, "held_out_prompts": 1, "policy": "sft"}
