@@ -1,6 +1,7 @@
 """Prompts that leave no room for an answer: found before anything is drawn, dealt with as the recipe says."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from orchestrator.data import MOST_FAULTS
@@ -57,9 +58,9 @@ async def _tokens_of(
     tokens: list[int] = []
     context = 0
     for chunk in cut(prompts, PROMPTS_A_CALL):
-        reply = await run.peers.policy.count_prompt_tokens(
-            prompts=[prompt_message(row) for row in chunk], expected_version=policy
-        )
+        messages = [prompt_message(row) for row in chunk]
+        count = partial(run.peers.policy.count_prompt_tokens, prompts=messages, expected_version=policy)
+        reply = await run.ask("policy", count)
         tokens += reply.tokens
         context = reply.context_length
     return tokens, context

@@ -1,5 +1,6 @@
 """Held-out accuracy counts the pairs that were measured, and no pair that was too long to be."""
 
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +20,7 @@ async def test_a_comparison_too_long_to_be_measured_is_in_no_interval(tmp_path: 
         run.peers.trainer = client
         begin = begin_request(tmp_path, "reward_model", {"max_tokens": 20}, header=run.header("begin"))
         await client.begin_stage(begin)
-        stage: Any = SimpleNamespace(run=run, name="reward")
+        ask = partial(run.ask, "trainer")
+        stage: Any = SimpleNamespace(run=run, name="reward", trainer=client, ask=ask)
         found = await measure(stage, 0, "held-out", rows)
     assert found["pairs"] == 2 and found["excluded"] == 1
