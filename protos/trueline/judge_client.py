@@ -8,8 +8,8 @@ from trueline.calls import OnProgress
 from trueline.service_client import QUESTION_DEADLINE, SILENCE, ServiceClient, message_of
 from trueline.v1 import judge_pb2, judge_pb2_grpc, types_pb2
 
-# Default deadlines in seconds. A batch at an endpoint that limits its rate takes minutes; what has no answer by
-# then comes back as an abstention, not as an error of the call.
+# Seconds. A batch at an endpoint that limits its rate takes minutes; what has no answer shortly before the
+# deadline comes back as an abstention, not as an error of the call.
 JUDGE_DEADLINE = 600.0
 
 

@@ -50,12 +50,10 @@ def logprobs_of(content: Any, options: Sequence[str]) -> tuple[float, ...] | Non
         short = longer[:-1]
         if short not in found or longer in masses or found[short] <= _AMBIGUOUS_MASS:
             continue
-        if token.strip(_AROUND) != short or start + 1 >= len(places):
-            # Cut off, or another token was taken: nothing tells what would have followed this one.
-            if token.strip(_AROUND) != short:
-                return None
-            continue
-        goes_on = min(1.0, _masses(places[start + 1][1]).get(longer[-1], 0.0))
+        if token.strip(_AROUND) != short:
+            return None  # another token was taken: nothing tells what would have followed this one
+        follows = places[start + 1][1] if start + 1 < len(places) else []
+        goes_on = min(1.0, _masses(follows).get(longer[-1], 0.0))
         found[longer], found[short] = found[short] * goes_on, found[short] * (1 - goes_on)
     return tuple(math.log(mass) if mass > 0 else -math.inf for mass in found.values())
 
