@@ -33,28 +33,33 @@ def parse_option(text: str, options: Sequence[str]) -> int | None:
     return list(options).index(exact.pop()) if len(exact) == 1 and len(set(said)) == 1 else None
 
 
-def logprobs_of(content: Any, options: Sequence[str]) -> tuple[float, ...] | None:
+def logprobs_of(content: Any, options: Sequence[str], named: int | None) -> tuple[float, ...] | None:
     """Log-prob of each option from `choices[0].logprobs.content` of a chat completion.
 
-    Read where the answer begins: at the first token that is more than marks and blanks. None where the
-    endpoint gave no alternatives, and where they do not tell the options apart (a "1" that may become "10").
+    Read at the token that gives the option which the text names, and where there is none at the first token
+    that is more than marks and blanks. None where the endpoint gave no alternatives, where none of them is
+    an option, and where they do not tell the options apart (a "1" that may become "10").
     """
     places = _places(content)
-    start = next((index for index, (token, _) in enumerate(places) if token.strip(_AROUND)), None)
+    bare = [token.strip(_AROUND) for token, _ in places]
+    said = [index for index, token in enumerate(bare) if named is not None and token == options[named]]
+    start = said[-1] if said else next((index for index, token in enumerate(bare) if token), None)
     if start is None or len(places[start][1]) < 2:
         return None
-    token, alternatives = places[start]
+    alternatives = places[start][1]
     masses = _masses(alternatives)
     found = {option: masses.get(option, 0.0) for option in options}
     for longer in options:
         short = longer[:-1]
         if short not in found or longer in masses or found[short] <= _AMBIGUOUS_MASS:
             continue
-        if token.strip(_AROUND) != short:
+        if bare[start] != short:
             return None  # another token was taken: nothing tells what would have followed this one
         follows = places[start + 1][1] if start + 1 < len(places) else []
         goes_on = min(1.0, _masses(follows).get(longer[-1], 0.0))
         found[longer], found[short] = found[short] * goes_on, found[short] * (1 - goes_on)
+    if not any(found.values()):
+        return None
     return tuple(math.log(mass) if mass > 0 else -math.inf for mass in found.values())
 
 
@@ -64,16 +69,18 @@ def _places(content: Any) -> list[tuple[str, list[tuple[str, float]]]]:
     for place in content if isinstance(content, list) else []:
         if not isinstance(place, Mapping) or not isinstance(place.get("token"), str):
             return []
-        pairs = [
-            (each["token"], float(each["logprob"]))
-            for each in place.get("top_logprobs") or []
-            if isinstance(each, Mapping)
-            and isinstance(each.get("token"), str)
-            and isinstance(each.get("logprob"), (int, float))
-            and not math.isnan(each["logprob"])
-        ]
-        places.append((place["token"], pairs))
+        tops = place.get("top_logprobs")
+        alternatives = [_alternative(each) for each in tops] if isinstance(tops, list) else []
+        places.append((place["token"], [pair for pair in alternatives if pair is not None]))
     return places
+
+
+def _alternative(each: Any) -> tuple[str, float] | None:
+    token, logprob = (each.get("token"), each.get("logprob")) if isinstance(each, Mapping) else (None, None)
+    if not isinstance(token, str) or not isinstance(logprob, (int, float)):
+        return None
+    # An impossible log-prob (above 0, NaN) is none: 1e-6 forgives rounding.
+    return (token, min(float(logprob), 0.0)) if logprob <= 1e-6 and logprob > -1e300 else None
 
 
 def _masses(alternatives: Sequence[tuple[str, float]]) -> dict[str, float]:
@@ -82,5 +89,5 @@ def _masses(alternatives: Sequence[tuple[str, float]]) -> dict[str, float]:
     for token, logprob in alternatives:
         bare = token.strip(_AROUND)
         if bare:
-            masses[bare] = masses.get(bare, 0.0) + math.exp(min(logprob, 0.0))
+            masses[bare] = masses.get(bare, 0.0) + math.exp(logprob)
     return masses

@@ -30,6 +30,8 @@ Told = TypeVar("Told")
 # Room for "Answer: (B)" and for a two-token "10"; a judge that says more than that was not asked to.
 ANSWER_TOKENS = 8
 REVISION_CHARACTERS = 200
+# More than any model reads: a count beyond it is a mistake, and might fit into no field of a message.
+MOST_TOKENS = 2**31
 
 
 @dataclass(frozen=True)
@@ -128,15 +130,15 @@ class EndpointJudge:
         withheld = _withheld(completion)
         if withheld is not None:
             return withheld
+        index = parse_option(completion.text, question.options)
         if self._dialect.logprobs != "off":
-            logprobs = logprobs_of(completion.logprobs, question.options)
+            logprobs = logprobs_of(completion.logprobs, question.options, index)
             if logprobs is not None:
                 return logprobs
             if self._dialect.logprobs == "require":
                 return abstained(
                     Reason.NO_LOGPROBS, "the endpoint gave no log-probs that tell the options apart"
                 )
-        index = parse_option(completion.text, question.options)
         if index is None:
             options = ", ".join(question.options)
             return abstained(Reason.UNPARSABLE, f"the answer is none of {options}: {completion.text!r}")
@@ -176,13 +178,20 @@ def _completion(posted: Posted) -> _Completion | tuple[Abstained, Usage]:
     parts = [
         str(payload[key])[:REVISION_CHARACTERS] for key in ("model", "system_fingerprint") if payload.get(key)
     ]
-    return _Completion(text or "", str(choice.get("finish_reason")), logprobs, "/".join(parts), usage)
+    return _Completion(
+        _sound(text or ""), str(choice.get("finish_reason")), logprobs, _sound("/".join(parts)), usage
+    )
+
+
+def _sound(text: str) -> str:
+    """The text without lone surrogates, which JSON may spell and no message may hold."""
+    return text.encode("utf-8", errors="replace").decode("utf-8")
 
 
 def _usage(told: Any, calls: int) -> Usage:
     """What the last request cost by the endpoint's count; the failed ones before it told nothing."""
     told = told if isinstance(told, Mapping) else {}
     read, wrote = told.get("prompt_tokens"), told.get("completion_tokens")
-    if not (isinstance(read, int) and isinstance(wrote, int) and read >= 0 and wrote >= 0):
+    if not all(isinstance(count, int) and 0 <= count < MOST_TOKENS for count in (read, wrote)):
         return Usage(calls, calls)
     return Usage(calls, calls - 1, read, wrote)

@@ -35,6 +35,14 @@ def endpoint_url(text: str) -> str:
     return url if url.endswith(CHAT_PATH) else url + CHAT_PATH
 
 
+def proxy_url(text: str) -> str:
+    """A parser of proxies. Not quoted in its fault: it may hold a password."""
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("must be an http or https URL such as http://proxy:3128")
+    return text
+
+
 def key_file(text: str) -> Path:
     """A parser of files that hold a key."""
     _checked_key(_read(Path(text)), f"the file {text!r}")
@@ -71,7 +79,9 @@ class JudgeSettings(ModelSettings):
     endpoint_model: str = setting("", "What the endpoint calls the model that judges.")
     api_key_file: Path | None = setting(None, "File that holds the endpoint's key.", parse=key_file)
     api_key_env: str = setting("", "Environment variable that holds the endpoint's key.", parse=key_variable)
-    endpoint_proxy: str = setting("", "HTTP proxy to the endpoint; proxies of the environment are not used.")
+    endpoint_proxy: str = setting(
+        "", "HTTP proxy to the endpoint; proxies of the environment are not used.", parse=proxy_url
+    )
     logprobs: str = setting(
         "auto",
         "auto: from log-probs where the endpoint gives them, else from the text; require: abstain where it "
@@ -91,7 +101,7 @@ class JudgeSettings(ModelSettings):
     attempts: int = setting(5, "Times that one question is asked at most.", parse=above(0))
     attempt_seconds: float = setting(60.0, "Seconds that one request may take.", parse=above(0, float))
     question_seconds: float = setting(
-        180.0, "Seconds that one question may take, waits and repeats included.", parse=above(0, float)
+        180.0, "Seconds from a question's first attempt to its last, pauses included.", parse=above(0, float)
     )
     longest_pause: float = setting(
         30.0, "Seconds between two attempts at most; a Retry-After is kept to.", parse=above(0, float)

@@ -65,14 +65,18 @@ class Transport:
         await self._client.aclose()
 
     async def post(self, body: dict[str, Any], until: float) -> Posted:
-        """Asks until there is a reply, or attempts or time are used up. Raises nothing of the endpoint's."""
+        """Asks until there is a reply, or attempts or time are used up. Raises nothing of the endpoint's.
+
+        The patience counts from the first attempt on: what waits its turn behind others has until `until`.
+        """
         loop = asyncio.get_running_loop()
-        until = min(until, loop.time() + self._patience.total_seconds)
         failure, calls = abstained(Reason.TIMED_OUT, "no turn to ask the endpoint came in time"), 0
         for attempt in range(1, self._patience.attempts + 1):
             try:
                 async with self._pace.turn(until):
                     calls += 1
+                    if calls == 1:
+                        until = min(until, loop.time() + self._patience.total_seconds)
                     return Posted(await self._attempt(body, until), calls)
             except asyncio.TimeoutError:
                 return Posted(failure, calls)

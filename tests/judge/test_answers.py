@@ -66,8 +66,8 @@ def place(token: str, **alternatives: float) -> dict:
     return {"token": token, "top_logprobs": tops}
 
 
-def read(content: object, options: list[str]) -> list[float] | None:
-    found = logprobs_of(content, options)
+def read(content: object, options: list[str], named: int | None = None) -> list[float] | None:
+    found = logprobs_of(content, options, named)
     return None if found is None else [math.exp(each) for each in found]
 
 
@@ -92,6 +92,26 @@ def test_blanks_and_marks_around_an_option_are_not_part_of_it():
 )
 def test_without_alternatives_there_are_no_log_probs(content: object):
     assert read(content, ["A", "B"]) is None
+
+
+def test_the_option_is_read_where_the_text_names_it():
+    content = [
+        place("The", The=0.9, A=0.05),
+        place(" answer", _answer=0.9, B=0.1),
+        place(" is", _is=0.9, A=0.1),
+        place(" B", _B=0.6, _A=0.3),
+        place(".", x=0.5, y=0.5),
+    ]
+    assert read(content, ["A", "B"], named=1) == pytest.approx([0.3, 0.6])
+    assert read(content, ["A", "B"]) == pytest.approx([0.05, 0.0])
+    assert read(content, ["C", "D"]) is None
+
+
+@pytest.mark.parametrize("logprob", [float("nan"), 3.0, 10**400, -(10**400), "high", None, float("inf")])
+def test_a_log_prob_that_is_none_is_left_out(logprob: object):
+    tops = [{"token": token, "logprob": -1.0} for token in "AC"]
+    content = [{"token": "A", "top_logprobs": [*tops, {"token": "B", "logprob": logprob}, "B"]}]
+    assert read(content, ["A", "B"]) == pytest.approx([math.exp(-1.0), 0.0])
 
 
 def test_an_option_that_is_no_alternative_has_no_probability():

@@ -74,6 +74,8 @@ async def test_a_passing_failure_is_tried_again_and_costs_what_it_costs(tmp_path
         (Reply({"choices": []}), "ENDPOINT_FAILED", 2),
         (Reply({"choices": [{"message": "hi"}]}), "ENDPOINT_FAILED", 2),
         (Reply({"choices": [{"message": {"content": ["A"]}}]}), "ENDPOINT_FAILED", 2),
+        (Reply(b'{"model": "\\udfff", "choices": [{"message": {"content": "\\ud800"}}]}'), "UNPARSABLE", 2),
+        (says("Hm", usage={"prompt_tokens": 10**30, "completion_tokens": True}), "UNPARSABLE", 2),
         (says(""), "EMPTY_ANSWER", 2),
         (says(None), "EMPTY_ANSWER", 2),
         (says("Both are fine."), "UNPARSABLE", 2),
@@ -133,10 +135,26 @@ async def test_retry_after_is_kept_to_by_every_request(tmp_path):
 
 async def test_a_retry_after_beyond_the_time_there_is_ends_it_at_once(tmp_path):
     limited = Reply(ERROR, 429, {"retry-after": "3600"})
-    verdict, served = await compared(tmp_path, lambda told, before: limited, question_seconds=60.0)
-    assert reason_of(verdict) in ("RATE_LIMITED", "TIMED_OUT")
-    assert reason_of(verdict.readings[0]) == "RATE_LIMITED"
+    with endpoint(lambda told, before: limited) as served:
+        async with judge_service(write_constitution(tmp_path), served, requests_at_once=1) as (judge, _):
+            (verdict,) = (await judge.compare(items=pairs(1), principles=honest(), deadline=60)).verdicts
+    assert [reason_of(reading) for reading in verdict.readings] == ["RATE_LIMITED", "TIMED_OUT"]
+    assert reason_of(verdict) == "RATE_LIMITED"
     assert len(served.bodies) == 1
+
+
+async def test_what_waits_its_turn_behind_others_does_not_lose_its_own_patience(tmp_path):
+    """Thirty requests one by one, six seconds in all: each has its own four, the last one like the first."""
+
+    def script(told: str, before: int) -> Reply:
+        time.sleep(0.2)
+        return good_wins(told, before)
+
+    with endpoint(script) as served:
+        settings = {"requests_at_once": 1, "question_seconds": 4.0}
+        async with judge_service(write_constitution(tmp_path), served, **settings) as (judge, _):
+            reply = await judge.compare(items=pairs(15), principles=honest())
+    assert [reason_of(verdict) for verdict in reply.verdicts] == [""] * 15
 
 
 def test_retry_after_is_seconds_or_a_date_and_nonsense_is_none():
