@@ -233,7 +233,7 @@ def _reading(asked: _Asked, value: float | Abstained, answer: Answer, reason: Wr
 
 
 def _outcomes(
-    items: Sequence[Pair] | Sequence[Exchange],
+    items: Sequence[Pair | Exchange],
     asked: Sequence[_Asked],
     readings: Sequence[Reading],
     value: Callable[[Sequence[Reading]], float | Abstained],

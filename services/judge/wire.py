@@ -136,7 +136,7 @@ def usage_to_pb(usage: Usage) -> pb.JudgeUsage:
 
 def abstention_to_pb(why: Abstained) -> pb.Abstention:
     """The message of an abstention."""
-    reason = pb.AbstentionReason.Value(f"ABSTENTION_REASON_{why.reason.name}")
+    reason: Any = pb.AbstentionReason.Value(f"ABSTENTION_REASON_{why.reason.name}")
     return pb.Abstention(reason=reason, message=why.message)
 
 
