@@ -11,12 +11,14 @@ from trueline.client import PolicyClient, ReferenceClient, RewardClient
 from trueline.context import call_context
 from trueline.errors import CallError
 from trueline.health import wait_until_ready
+from trueline.judge_client import JudgeClient
 from trueline.service_client import ServiceClient
 from trueline.trainer_client import TrainerClient
 from trueline.version import __version__
 
 __all__ = [
     "CallError",
+    "JudgeClient",
     "PolicyClient",
     "ReferenceClient",
     "RewardClient",

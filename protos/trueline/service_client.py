@@ -1,4 +1,4 @@
-"""What the four clients share: a channel that opens late, deadlines, and which replica a call goes to."""
+"""What the clients share: a channel that opens late, deadlines, and which replica a call goes to."""
 
 from __future__ import annotations
 
@@ -116,11 +116,14 @@ class ServiceClient:
     async def _load_weights(
         self, request: Any, silence: float | None, on_progress: OnProgress | None
     ) -> types_pb2.LoadedModel:
-        if self._balanced:
-            name = type(self).__name__
-            raise ValueError(f"load_weights goes to one replica, ready or not: use {name}.direct(address)")
+        self._require_direct("load_weights")
         loaded: types_pb2.LoadedModel = await self._stream("LoadWeights", request, silence, on_progress)
         return loaded
+
+    def _require_direct(self, method: str) -> None:
+        if self._balanced:
+            name = type(self).__name__
+            raise ValueError(f"{method} goes to one replica, ready or not: use {name}.direct(address)")
 
 
 def message_of(kind: Any, request: Any, fields: dict[str, Any]) -> Any:

@@ -20,6 +20,7 @@ SERVICES_NEED = CLIENT_NEEDS | {
     "grpc_health",
     "grpc_reflection",
     "grpc_status",
+    "httpx",
     "huggingface_hub",
     "jinja2",
     "numpy",
@@ -28,6 +29,7 @@ SERVICES_NEED = CLIENT_NEEDS | {
     "tokenizers",
     "torch",
     "transformers",
+    "yaml",
 }
 ORCHESTRATOR_NEEDS = CLIENT_NEEDS | {
     "alembic",
@@ -43,6 +45,7 @@ ORCHESTRATOR_NEEDS = CLIENT_NEEDS | {
 WORLDS_NEED = {"numpy", "safetensors", "tokenizers", "torch", "transformers"}
 
 MATHEMATICS = (
+    "services/judge/labels.py",
     "services/sequences.py",
     "services/trainer/advantages.py",
     "services/trainer/bradley_terry.py",
