@@ -1,7 +1,7 @@
 """python -m k8s.components.helpdesk.derive: writes recipe.yaml from recipes/helpdesk-ppo.yaml.
 
 The stages stay as they are, to the letter. The services get their addresses in the cluster, and {prepared}
-its place on the shared volume, where an init container has put what the recipe's own prepare command would have made.
+its place on the shared volume, where an init container has put what the prepare command would have made.
 """
 
 import re
