@@ -21,9 +21,9 @@ WORKDIR /requirements
 COPY pyproject.toml ./
 RUN python3 -c "import pathlib, tomllib; \
 project = tomllib.loads(pathlib.Path('pyproject.toml').read_text())['project']; \
-extras = {'client': [], **project['optional-dependencies']}; \
-[pathlib.Path(name + '.txt').write_text('\n'.join(project['dependencies'] + extras[name]) + '\n') \
-for name in ('client', 'orchestrator', 'services')]"
+parts = {'client': [], 'orchestrator': ['orchestrator', 'postgres'], 'services': ['services']}; \
+[pathlib.Path(part + '.txt').write_text('\n'.join(sum((project['optional-dependencies'][extra] \
+for extra in extras), project['dependencies'])) + '\n') for part, extras in parts.items()]"
 
 FROM ${PYTHON_IMAGE} AS python
 # Caches lie in /tmp, and the user has a name though /etc/passwd knows none: torch asks for both.
