@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy.exc import SQLAlchemyError
 
 from orchestrator.data import DataError
-from orchestrator.drive import checked_name, drive, new_run, open_run
+from orchestrator.drive import checked_name, drive, new_run, open_run, same_run
 from orchestrator.export import ExportError, export_model
 from orchestrator.launcher import REPOSITORY, LaunchError, ServiceDied
 from orchestrator.ledger import Ledger, LedgerError
@@ -75,6 +75,11 @@ def parser() -> argparse.ArgumentParser:
         dest="overrides",
         help="changes one setting, such as stages.ppo.rounds=10; may be repeated",
     )
+    run.add_argument(
+        "--or-resume",
+        action="store_true",
+        help="where the run is there already, go on with it; its recipe must be the same",
+    )
     run.set_defaults(command=run_command)
     for name, command, text in (
         ("resume", resume_command, "go on with a run that was stopped or died"),
@@ -116,10 +121,13 @@ def demo_command(options: argparse.Namespace) -> int:
 
 
 def run_command(options: argparse.Namespace) -> int:
-    """A new run of a recipe."""
+    """A new run of a recipe; with --or-resume the one that is there, as a restarted pod finds it."""
     name = options.name if options.name is not None else options.recipe.stem
     directory = options.runs / checked_name(name)
-    ledger = new_run(options.recipe, directory, options.overrides, options.seed, options.ledger)
+    if options.or_resume and holds_run(directory):
+        ledger = same_run(options.recipe, directory, options.overrides, options.seed, options.ledger)
+    else:
+        ledger = new_run(options.recipe, directory, options.overrides, options.seed, options.ledger)
     return go(directory, ledger)
 
 

@@ -92,6 +92,28 @@ def open_run(directory: Path, ledger_url: str | None = None) -> Ledger:
     return Ledger(open_engine(kept_ledger_url(directory, ledger_url)), directory.name)
 
 
+def same_run(
+    recipe_path: Path, directory: Path, overrides: list[str], seed: int | None, ledger_url: str | None = None
+) -> Ledger:
+    """The ledger of a run that exists, of this very recipe. RunError where the run began with another.
+
+    Who serves it may have changed since: the recipe that is kept gets the addresses of this one.
+    """
+    recipe = load_recipe(recipe_path, overrides, seed, directory)
+    ledger = open_run(directory, ledger_url)
+    recorded = ledger.info()["recipe_sha256"]
+    if recipe.sha256 != recorded:
+        raise RunError(
+            f"{directory} holds a run of another recipe (SHA-256 {recorded}; {recipe_path} has "
+            f"{recipe.sha256}): choose another name, or resume that run"
+        )
+    kept = directory / "recipe.yaml"
+    beside = kept.with_suffix(".tmp")
+    beside.write_text(json.dumps(recipe.declared, indent=2) + "\n")
+    beside.replace(kept)
+    return ledger
+
+
 async def drive(directory: Path, ledger: Ledger, progress: Progress) -> bool:
     """Takes the lease and goes on from where the ledger stands, to the end; True when it was reached.
 

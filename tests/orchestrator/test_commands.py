@@ -77,3 +77,24 @@ def test_a_second_orchestrator_on_this_machine_is_refused_before_it_takes_the_le
         pass
     with only_one(tmp_path):
         pass
+
+
+def test_or_resume_goes_on_with_the_run_that_is_there_where_its_recipe_is_the_same(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # The prepare command ends the run as soon as it begins: it is new, then there, then of another recipe.
+    words = ["run", DEMO, "--name", "a", "--or-resume", "--runs", str(tmp_path)]
+    no_prepare = ["--set", 'prepare.command=["no-such-program"]']
+    for _ in range(2):
+        assert main([*words, *no_prepare]) == 1
+        assert "prepare: cannot run no-such-program" in capsys.readouterr().err
+    ledger = Ledger(open_engine(sqlite_url(tmp_path / "a")), "a")
+    assert ledger.info()["epoch"] == 2
+    assert main([*words, *no_prepare, "--seed", "7"]) == 1
+    assert "another recipe" in capsys.readouterr().err
+    assert main([*words[:4], *no_prepare, "--runs", str(tmp_path)]) == 1
+    assert "resume it, or choose another name" in capsys.readouterr().err
+    moved = ["--set", "services.policy.addresses=[policy-0.policy:50051]"]
+    assert main([*words, *no_prepare, *moved]) == 1
+    kept = json.loads((tmp_path / "a" / "recipe.yaml").read_text())
+    assert kept["services"]["policy"]["addresses"] == ["policy-0.policy:50051"]

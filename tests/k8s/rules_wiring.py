@@ -1,0 +1,311 @@
+"""Rules about who finds whom: images, commands, flags, names, ports, addresses, and who may talk to whom."""
+
+import argparse
+import contextlib
+import dataclasses
+import importlib
+import importlib.util
+import io
+import re
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from orchestrator.recipe import Recipe, RecipeError, load_recipe
+from services.settings import ServerSettings
+from tests.k8s.manifests import (
+    ROOT,
+    WORKLOADS,
+    Object,
+    all_containers,
+    containers,
+    flag,
+    named,
+    of_kind,
+    pod_spec,
+    selects,
+)
+from tests.k8s.manifests import labels as pod_labels
+from trueline.version import __version__
+
+Faults = Iterator[str]
+
+DNS = {"k8s-app": "kube-dns"}
+PLACE = re.compile(r"/artifacts/[\w./-]+")
+
+
+def images(objects: list[Object]) -> Faults:
+    """Every image is a target of the Dockerfile, at this version, and holds what its command names."""
+    targets = copied_by_target()
+    for place, _, container in all_containers(objects):
+        name, _, tag = container["image"].rpartition("/")[2].partition(":")
+        target = name.removeprefix("trueline-")
+        if target not in targets or not name.startswith("trueline-"):
+            yield f"{place} runs {container['image']}, and the Dockerfile has no such target"
+        elif container["command"][2].partition(".")[0] not in targets[target]:
+            yield f"{place} runs {container['command'][2]}, which {target} does not hold"
+        if tag != __version__:
+            yield f"{place} runs tag {tag or 'latest'!r}, and this is version {__version__}"
+
+
+def copied_by_target() -> dict[str, set[str]]:
+    """{"client": {"protos"}, ...}: what the last stages of the Dockerfile copy from the repository."""
+    found: dict[str, set[str]] = {}
+    target = ""
+    for line in (ROOT / "Dockerfile").read_text().splitlines():
+        if match := re.fullmatch(r"FROM \S+ AS (\S+)", line):
+            target = match[1]
+            found[target] = set()
+        if match := re.fullmatch(r"COPY (\w+) \./\1", line):
+            found[target].add(match[1])
+    return {target: copied for target, copied in found.items() if copied}
+
+
+def commands(objects: list[Object]) -> Faults:
+    """Every command is `python -m` with a module of this repository, and takes the flags that it is given."""
+    for place, _, container in all_containers(objects):
+        command = container.get("command", [])
+        if command[:2] != ["python", "-m"] or len(command) != 3:
+            yield f"{place} runs {' '.join(command) or 'what the image says'}, and not python -m MODULE"
+        elif not (ROOT / command[2].replace(".", "/") / "__main__.py").is_file():
+            yield f"{place} runs {command[2]}, and there is no such module"
+        else:
+            yield from (f"{place}: {fault}" for fault in flag_faults(command[2], container.get("args", [])))
+
+
+def flag_faults(module: str, words: list[str]) -> Faults:
+    """What the module's own command line finds wrong with these words."""
+    main = importlib.import_module(f"{module}.__main__")
+    if not module.startswith("services."):
+        if (said := refusal(main.parser(), words)) is not None:
+            yield said
+        return
+    kinds = [
+        each for each in vars(main).values() if isinstance(each, type) and issubclass(each, ServerSettings)
+    ]
+    kind = next(each for each in kinds if each is not ServerSettings)
+    known = {
+        each.metadata["flag"] or "--" + each.name.replace("_", "-"): each for each in dataclasses.fields(kind)
+    }
+    for word in words:
+        name, _, value = word.partition("=")
+        if name not in known:
+            yield f"{name}: no such flag"
+            continue
+        try:
+            known[name].metadata["parse"](value)
+        except ValueError as error:
+            yield f"{word}: {error}"
+
+
+def refusal(parser: argparse.ArgumentParser, words: list[str]) -> str | None:
+    """What argparse says against the words, or None."""
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said), contextlib.suppress(SystemExit):
+        parser.parse_args(words)
+        return None
+    return said.getvalue().strip().splitlines()[-1]
+
+
+def ports(objects: list[Object]) -> Faults:
+    """Flags, container ports and Service ports are the same numbers under the same names."""
+    for workload in of_kind(objects, "StatefulSet", "Deployment"):
+        service = service_of(objects, workload)
+        if service is None:
+            yield f"{named(workload)} has no Service under its serviceName with its labels"
+            continue
+        if service["spec"].get("clusterIP") != "None" or not service["spec"].get("publishNotReadyAddresses"):
+            yield f"{named(service)} hides pods: must be headless and name unready ones too"
+        (container,) = pod_spec(workload)["containers"]
+        offered = {port["name"]: port["containerPort"] for port in container.get("ports", [])}
+        for name, flag_name in (("grpc", "--address"), ("metrics", "--metrics-address")):
+            told = (flag(container, flag_name) or "").rpartition(":")[2]
+            if str(offered.get(name)) != told:
+                yield f"{named(workload)} listens on {told} and calls {offered.get(name)} its {name} port"
+        served = {port["name"]: (port["port"], port["targetPort"]) for port in service["spec"]["ports"]}
+        if served != {name: (number, name) for name, number in offered.items()}:
+            yield f"{named(service)} offers {served}, and its pods {offered}"
+
+
+def service_of(objects: list[Object], workload: Object) -> Object | None:
+    """The Service that names a StatefulSet's pods."""
+    for service in of_kind(objects, "Service"):
+        if service["metadata"]["name"] == workload["spec"].get("serviceName") and selects(
+            service["spec"]["selector"], pod_labels(workload)
+        ):
+            return service
+    return None
+
+
+def label_sets(objects: list[Object]) -> Faults:
+    """Selectors match their own pods and nobody else's; all is in one namespace and part of trueline."""
+    workloads = of_kind(objects, *WORKLOADS)
+    for workload in workloads:
+        name = workload["metadata"]["name"]
+        if pod_labels(workload).get("app.kubernetes.io/name") != name:
+            yield f"{named(workload)} is not the name on its pods"
+        if pod_labels(workload).get("app.kubernetes.io/part-of") != "trueline":
+            yield f"{named(workload)} has pods that are not part of trueline"
+        selector = workload["spec"].get("selector")
+        if selector and [named(each) for each in workloads if selects(selector, pod_labels(each))] != [
+            named(workload)
+        ]:
+            yield f"{named(workload)} selects other pods than its own"
+    for service in of_kind(objects, "Service"):
+        found = [named(each) for each in workloads if selects(service["spec"]["selector"], pod_labels(each))]
+        if len(found) != 1:
+            yield f"{named(service)} selects the pods of {', '.join(found) or 'nobody'}"
+    for item in objects:
+        if item["kind"] != "Namespace" and item["metadata"].get("namespace") != "trueline":
+            yield f"{named(item)} is in no namespace of this set"
+
+
+def addresses(objects: list[Object]) -> Faults:
+    """The recipe loads, names every pod of each service by its Service, and agrees with the pods' flags."""
+    for job in of_kind(objects, "Job"):
+        try:
+            recipe, options = recipe_of(objects, job)
+        except (RecipeError, KeyError) as error:
+            yield f"{named(job)} has no recipe that loads: {error}"
+            continue
+        run = Path(options.runs) / (options.name or Path(options.recipe).stem)
+        for name in sorted(recipe.needed_services):
+            told = sorted(getattr(recipe.services, name).addresses)
+            workload = next(
+                (each for each in of_kind(objects, "StatefulSet") if each["metadata"]["name"] == name), None
+            )
+            service = service_of(objects, workload) if workload else None
+            if workload is None or service is None:
+                yield f"the recipe needs {name}, and no Service names its pods"
+                continue
+            port = next(each["port"] for each in service["spec"]["ports"] if each["name"] == "grpc")
+            host = service["metadata"]["name"]
+            pods = [f"{name}-{index}.{host}:{port}" for index in range(workload["spec"]["replicas"])]
+            if told != pods:
+                yield f"the recipe looks for {name} at {told}, and its pods are {pods}"
+            (container,) = pod_spec(workload)["containers"]
+            yield from agreement_faults(name, container, recipe, run)
+
+
+def agreement_faults(name: str, container: Object, recipe: Recipe, run: Path) -> Faults:
+    """Threads and scorers are the recipe's; what is followed is what the run publishes."""
+    words = container.get("args", [])
+    settings = getattr(recipe.services, name)
+    if flag(container, "--threads") != str(settings.threads):
+        yield f"{name} has {flag(container, '--threads')} threads, and {settings.threads} in the recipe"
+    if name == "reward":
+        hosted = {word for word in words if word.startswith(("--learned=", "--rule="))}
+        asked = {f"--learned={each}" for each in settings.learned}
+        asked |= {f"--rule={each}={function}" for each, function in settings.rules.items()}
+        if hosted != asked:
+            yield f"reward hosts {sorted(hosted)}, and the recipe asks for {sorted(asked)}"
+    made = {str(output) for stage in recipe.stages.values() if (output := getattr(stage, "output", None))}
+    for word in words:
+        followed = Path(word.rpartition("=")[2])
+        if word.startswith("--follow=") and (followed.parent != run / "models" or followed.name not in made):
+            yield f"{name} follows {followed}, which the run does not publish"
+
+
+def recipe_of(objects: list[Object], job: Object) -> tuple[Recipe, argparse.Namespace]:
+    """The recipe as the orchestrator would load it, with its overrides; its inputs are made of thin air."""
+    from orchestrator.__main__ import parser
+
+    container = pod_spec(job)["containers"][0]
+    options = parser().parse_args(container["args"])
+    mount = next(
+        each for each in container["volumeMounts"] if each["mountPath"] == str(options.recipe.parent)
+    )
+    volume = next(each for each in pod_spec(job)["volumes"] if each["name"] == mount["name"])
+    maps = {item["metadata"]["name"]: item["data"] for item in of_kind(objects, "ConfigMap")}
+    text = maps[volume["configMap"]["name"]][options.recipe.name]
+    with tempfile.TemporaryDirectory() as directory:
+        for place in PLACE.findall(text):
+            path = Path(directory + place)
+            path = path if path.suffix else path / "config.json"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+        recipe_file = Path(directory) / options.recipe.name
+        recipe_file.write_text(text.replace("/artifacts/", f"{directory}/artifacts/"))
+        return load_recipe(recipe_file, options.overrides, options.seed, Path(directory) / "run"), options
+
+
+def network(objects: list[Object]) -> Faults:
+    """All is denied but what is named; what is named goes to named ports of named pods."""
+    policies = of_kind(objects, "NetworkPolicy")
+    workloads = of_kind(objects, *WORKLOADS)
+    closed = [each for each in policies if each["spec"]["podSelector"] == {} and not list(rules_of(each))]
+    if not any(set(each["spec"].get("policyTypes", [])) == {"Ingress", "Egress"} for each in closed):
+        yield "nothing denies what is not named: no policy selects all pods and allows nothing, both ways"
+    for policy in policies:
+        if not any(selects(policy["spec"]["podSelector"], pod_labels(each)) for each in workloads):
+            yield f"{named(policy)} selects no pod"
+        for way, rule in rules_of(policy):
+            peers = rule.get("to" if way == "egress" else "from")
+            if not peers or any(
+                not each.get("podSelector") and not each.get("namespaceSelector") for each in peers
+            ):
+                yield f"{named(policy)} opens {way} to everybody"
+            if not rule.get("ports") or any("port" not in each for each in rule["ports"]):
+                yield f"{named(policy)} opens every port in {way}"
+    yield from (f"{source} may not reach {target}" for source, target in blocked(objects, policies))
+
+
+def rules_of(policy: Object) -> Iterator[tuple[str, Object]]:
+    """("egress", rule) and ("ingress", rule) of a policy."""
+    for way in ("ingress", "egress"):
+        for rule in policy["spec"].get(way, []):
+            yield way, rule
+
+
+def blocked(objects: list[Object], policies: list[Object]) -> Iterator[tuple[str, str]]:
+    """What the orchestrator has to reach and cannot: each service on its gRPC port, at both ends, and DNS."""
+    for job in of_kind(objects, "Job"):
+        source = pod_labels(job)
+        for workload in of_kind(objects, "StatefulSet", "Deployment"):
+            target = pod_labels(workload)
+            for container in containers(workload):
+                port = next(
+                    (each["containerPort"] for each in container["ports"] if each["name"] == "grpc"), 0
+                )
+                out = allows(policies, "egress", source, target, port)
+                if not (out and allows(policies, "ingress", target, source, port)):
+                    yield named(job), f"{named(workload)} on {port}"
+        if not allows(policies, "egress", source, DNS, 53):
+            yield named(job), "the cluster's DNS"
+
+
+def allows(policies: list[Object], way: str, pod: dict[str, str], peer: dict[str, str], port: int) -> bool:
+    """True where some policy of `pod` names the peer and the port."""
+    return any(
+        selects(each.get("podSelector"), peer)
+        for policy in policies
+        if selects(policy["spec"]["podSelector"], pod)
+        for direction, rule in rules_of(policy)
+        if direction == way and any(open_port.get("port") == port for open_port in rule.get("ports", []))
+        for each in rule.get("to" if way == "egress" else "from", [])
+    )
+
+
+def scraped(objects: list[Object]) -> Faults:
+    """Every PodMonitor finds pods with its ports, all pods with metrics are found, and its fields exist."""
+    serving = [each for each in of_kind(objects, *WORKLOADS) if "metrics" in port_names(each)]
+    for monitor in of_kind(objects, "PodMonitor"):
+        if set(monitor["spec"]) - {"selector", "podMetricsEndpoints"}:
+            yield f"{named(monitor)} has a field that these rules do not know"
+        for endpoint in monitor["spec"]["podMetricsEndpoints"]:
+            if set(endpoint) - {"port", "path", "interval", "scrapeTimeout"}:
+                yield f"{named(monitor)} has a field that these rules do not know"
+            for workload in of_kind(objects, *WORKLOADS):
+                found = selects(monitor["spec"]["selector"], pod_labels(workload))
+                if found and endpoint["port"] not in port_names(workload):
+                    yield f"{named(monitor)} looks for the port {endpoint['port']} of {named(workload)}"
+                if workload in serving and not found:
+                    yield f"{named(monitor)} leaves out {named(workload)}"
+
+
+def port_names(workload: Object) -> set[str]:
+    """The names of its pods' ports."""
+    return {port["name"] for container in containers(workload) for port in container.get("ports", [])}
+
+
+WIRING_RULES = (images, commands, ports, label_sets, addresses, network, scraped)

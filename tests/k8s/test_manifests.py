@@ -1,0 +1,76 @@
+"""Every overlay and tested combination builds, is valid to three Kubernetes versions, and keeps the rules."""
+
+import pytest
+
+from tests.k8s.manifests import ROOT, Object, build, kustomizations, missing_kubectl, named
+from tests.k8s.rules_pods import POD_RULES
+from tests.k8s.rules_wiring import WIRING_RULES
+
+kubernetes_validate = pytest.importorskip("kubernetes_validate", reason="kubernetes-validate is missing")
+pytestmark = pytest.mark.skipif(bool(missing_kubectl()), reason=missing_kubectl())
+
+CUSTOM = {"PodMonitor"}  # no schema comes with Kubernetes; the rule `scraped` knows its fields
+RULES = (*POD_RULES, *WIRING_RULES)
+
+
+def newest_versions(count: int) -> list[str]:
+    """The newest minor versions whose schemas kubernetes-validate holds, such as 1.37.0."""
+    newest = {
+        kubernetes_validate.utils.major_minor(version): version
+        for version in kubernetes_validate.utils.all_versions()
+    }
+    return sorted(set(newest.values()), key=lambda version: [int(part) for part in version.split(".")])[
+        -count:
+    ]
+
+
+@pytest.fixture(scope="module")
+def built() -> dict[str, list[Object]]:
+    return {name: build(name) for name in kustomizations()}
+
+
+def test_the_overlays_that_the_documentation_names_are_there() -> None:
+    assert {"overlays/cpu-demo", "overlays/gpu"} <= set(kustomizations())
+
+
+@pytest.mark.parametrize("name", kustomizations())
+def test_each_is_valid_to_the_three_newest_versions(built: dict[str, list[Object]], name: str) -> None:
+    versions = newest_versions(3)
+    assert len(versions) == 3
+    for item in built[name]:
+        if item["kind"] not in CUSTOM:
+            for version in versions:
+                # Strict refuses unknown fields; a schema that is missing or older is a failure.
+                used = kubernetes_validate.validate(item, version, strict=True)
+                assert version.startswith(f"{used}."), f"{named(item)} was held against {used}, not {version}"
+
+
+@pytest.mark.parametrize("name", kustomizations())
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+def test_each_keeps_the_rule(built: dict[str, list[Object]], name: str, rule) -> None:
+    assert list(rule(built[name])) == []
+
+
+def test_the_cluster_runs_the_stages_of_the_recipe_that_laptops_run() -> None:
+    from k8s.components.helpdesk.derive import SOURCE, TARGET, derived
+
+    hint = "python -m k8s.components.helpdesk.derive writes it anew"
+    assert TARGET.read_text(encoding="utf-8") == derived(SOURCE.read_text(encoding="utf-8")), hint
+
+
+def test_the_init_container_prepares_what_the_recipe_would(built: dict[str, list[Object]]) -> None:
+    import yaml
+
+    recipe = yaml.safe_load((ROOT / "recipes" / "helpdesk-ppo.yaml").read_text(encoding="utf-8"))
+    wanted = [word.replace("{seed}", str(recipe["seed"])) for word in recipe["prepare"]["command"]]
+    wanted = [word.replace("{prepared}", "/artifacts/worlds/helpdesk") for word in wanted]
+    (job,) = [item for item in built["overlays/cpu-demo"] if item["kind"] == "Job"]
+    (prepare,) = job["spec"]["template"]["spec"]["initContainers"]
+    assert [*prepare["command"], *prepare["args"]] == wanted
+
+
+def test_no_shell_and_no_idle_pod_anywhere_under_k8s() -> None:
+    for path in sorted((ROOT / "k8s").rglob("*.yaml")):
+        text = path.read_text(encoding="utf-8")
+        for words in (":latest", "sleep infinity", "kubectl exec", "/bin/sh", "/bin/bash"):
+            assert words not in text, f"{path.relative_to(ROOT)} says {words!r}"
