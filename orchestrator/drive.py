@@ -10,17 +10,21 @@ import signal
 import subprocess
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+from sqlalchemy.exc import DBAPIError
 
 from orchestrator.data import file_sha256
 from orchestrator.launcher import REPOSITORY, LocalServices
 from orchestrator.ledger import Ledger, LedgerError, open_engine, sqlite_url
+from orchestrator.mending import DEADLINES, Mending, Stopped
 from orchestrator.peers import Peers
 from orchestrator.progress import Progress
 from orchestrator.recipe import Recipe, load_recipe
 from orchestrator.rounds import run_ppo
-from orchestrator.run import Run, RunError, Stopped, Stopwatch
+from orchestrator.run import Run, RunError, Stopwatch
 from orchestrator.stages.collect import run_collect
 from orchestrator.stages.evaluate import run_evaluate
 from orchestrator.stages.export import run_export
@@ -89,14 +93,23 @@ async def drive_alone(directory: Path, ledger: Ledger, progress: Progress) -> bo
     recipe.require_inputs()
     check_digests(ledger, recipe)
     ledger.set_run(status="running")
-    needed = recipe.needed_services
+    stopping = asyncio.Event()
+    limits, tell = recipe.supervision, progress.note
     with call_context(run=ledger.run):
         async with (
-            LocalServices(recipe.services, directory, only=needed) as local,
-            Peers(local.addresses) as peers,
+            LocalServices(
+                recipe.services, directory, only=recipe.needed_services, supervision=limits, tell=tell
+            ) as local,
+            Peers(local.addresses, limits, tell) as peers,
         ):
-            run = Run(recipe, directory, ledger, peers, progress)
-            with stop_on_signals(run.stopping):
+
+            def stuck(service: str, deadlines: int) -> None:
+                peers.reconnect(service)
+                if deadlines >= DEADLINES:
+                    local.kill_stuck(service, f"killed: {deadlines} calls missed their deadlines")
+
+            run = Run(recipe, directory, ledger, peers, progress, Mending(limits, stopping, tell, stuck))
+            with stop_on_signals(stopping):
                 finished = await until_done(run_stages(run), local.died, ledger)
             ledger.set_run(peak_memory_bytes=local.peak_memory_bytes())
             return finished
@@ -144,16 +157,23 @@ async def run_stages(run: Run) -> None:
         if row["status"] == "finished":
             continue
         run.progress.stage_started(name, settings.kind, position, count, getattr(settings, "rounds", 0))
-        watch = Stopwatch()
-        try:
-            result = await STAGES[settings.kind](run, name, settings)
-        finally:
-            # In every ending, so that a resumed stage's seconds add up.
-            with contextlib.suppress(LedgerError):
-                run.ledger.add_stage_seconds(name, watch.seconds)
-        overhead = run.time.overhead_fraction(watch.start, watch.start + watch.seconds)
-        run.ledger.finish_stage(name, {**result, "overhead_fraction": overhead})
-        run.progress.stage_finished(name, watch.seconds)
+        # A stage goes on from what the ledger has: where disk or database fail it, it is simply begun again.
+        seconds = await run.mending.persist("the ledger", partial(run_stage, run, name, settings))
+        run.progress.stage_finished(name, seconds)
+
+
+async def run_stage(run: Run, name: str, settings: Any) -> float:
+    """One stage, from where the ledger stands to its end; returns the seconds that this took."""
+    watch = Stopwatch()
+    try:
+        result = await STAGES[settings.kind](run, name, settings)
+    finally:
+        # In every ending, so that a resumed stage's seconds add up.
+        with contextlib.suppress(LedgerError, DBAPIError):
+            run.ledger.add_stage_seconds(name, watch.seconds)
+    overhead = run.time.overhead_fraction(watch.start, watch.start + watch.seconds)
+    run.ledger.finish_stage(name, {**result, "overhead_fraction": overhead})
+    return watch.seconds
 
 
 def recorded_recipe(directory: Path, ledger: Ledger) -> Recipe:

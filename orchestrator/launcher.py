@@ -1,63 +1,45 @@
-"""Runs the services of a recipe on this machine, each a process that cannot outlive its orchestrator.
+"""Runs the services of a recipe on this machine: starts them, starts again what dies or hangs, ends them all.
 
-Each child holds the reading end of a pipe as its stdin and ends at EOF; the kernel closes our end
-whatever kills us. It leads a session of its own, so that Ctrl-C reaches the orchestrator only,
-which then stops it in order.
+A process that dies comes back under its name and address, after a pause that doubles; one that dies too often
+is the run's end (ServiceDied). One that answers no health check is killed, and so starts again too.
 """
 
 import asyncio
-import contextlib
-import json
-import os
-import secrets
 import signal
 import sys
-from collections import deque
-from dataclasses import dataclass, field
+import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from orchestrator.recipe_settings import RewardSettings, Services, ServiceSettings
+import grpc
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+from orchestrator import processes
+from orchestrator.peers import CLIENTS
+from orchestrator.processes import (
+    REPOSITORY,
+    Child,
+    LaunchError,
+    ServiceDied,
+    Started,
+    ending,
+    quoted_tail,
+)
+from orchestrator.recipe_settings import RewardSettings, Services, ServiceSettings, Supervision
+from trueline import CallError
+
+__all__ = ["REPOSITORY", "Child", "LaunchError", "LocalProcesses", "LocalServices", "ServiceDied"]
+
 SERVICE_NAMES = ("policy", "reference", "reward", "trainer")
-LOG_LINES = 20  # of a dead service, in its error
 TERM_SECONDS = 10.0  # a draining service may finish its call
+READY_SECONDS = 120.0
+FIRST_PAUSE_SECONDS = 0.5
+TOLD_LOG_LINES = 5  # of a service that is started again
+HEALTH_PAUSE_SECONDS = 2.0
 
-
-class LaunchError(RuntimeError):
-    """A service did not come up."""
-
-
-class ServiceDied(RuntimeError):
-    """A service ended while the run needed it."""
-
-    def __init__(self, name: str, exit_code: int, log: Path) -> None:
-        self.name, self.exit_code, self.log = name, exit_code, log
-        ending = f"signal {signal.Signals(-exit_code).name}" if exit_code < 0 else f"exit code {exit_code}"
-        super().__init__(f"{name} ended with {ending}; its log is {log}{quoted_tail(log)}")
-
-
-@dataclass(frozen=True)
-class Child:
-    """What to start: a command, and the file in which it says that its port is bound."""
-
-    name: str
-    command: list[str]
-    threads: int
-
-
-@dataclass
-class Started:
-    """A running child. Both ends that keep it alive are here: the process and its stdin pipe."""
-
-    child: Child
-    process: asyncio.subprocess.Process
-    log: Path
-    ready_file: Path
-    ready: dict[str, Any] = field(default_factory=dict)
-    peak_memory: int = 0
+Tell = Callable[[str], None]
+Check = Callable[[Started], Awaitable[bool]]  # whether it answers in time
 
 
 def service_children(services: Services, python: str, only: frozenset[str] | None = None) -> list[Child]:
@@ -87,12 +69,16 @@ def _flags(settings: ServiceSettings) -> list[str]:
     return flags
 
 
+def silent(text: str) -> None:
+    """Tells nobody."""
+
+
 class LocalServices:
     """Starts what the recipe does not give an address for; all are gone when the block is left.
 
     async with LocalServices(recipe.services, run_dir) as local:
         local.addresses["policy"]        ["127.0.0.1:40123"]
-        await local.died                 raises ServiceDied as soon as one ends
+        await local.died                 raises ServiceDied as soon as one ends for good
     """
 
     def __init__(
@@ -102,20 +88,28 @@ class LocalServices:
         python: str = sys.executable,
         *,
         only: frozenset[str] | None = None,
-        ready_seconds: float = 120.0,
+        ready_seconds: float = READY_SECONDS,
+        supervision: Supervision | None = None,
+        tell: Tell = silent,
     ) -> None:
         self.addresses: dict[str, list[str]] = {
             name: list(getattr(services, name).addresses) for name in SERVICE_NAMES
         }
         self.metrics_addresses: dict[str, str] = {}
+        self._supervision = supervision or Supervision()
         self._processes = LocalProcesses(
-            service_children(services, python, only), run_dir / "logs", ready_seconds=ready_seconds
+            service_children(services, python, only),
+            run_dir / "logs",
+            ready_seconds=ready_seconds,
+            supervision=self._supervision,
+            answers=self._answers,
+            tell=tell,
         )
 
     async def __aenter__(self) -> "LocalServices":
         await self._processes.__aenter__()
         for started in self._processes.started:
-            self.addresses[started.child.name.rpartition("-")[0]].append(started.ready["address"])
+            self.addresses[service_of(started)].append(started.ready["address"])
             self.metrics_addresses[started.child.name] = started.ready.get("metrics_address", "")
         return self
 
@@ -124,34 +118,68 @@ class LocalServices:
 
     @property
     def pids(self) -> dict[str, int]:
-        """Process ids by name, such as policy-0."""
+        """Process ids by name, such as policy-0; those of processes started again are new."""
         return {started.child.name: started.process.pid for started in self._processes.started}
 
     @property
     def died(self) -> "asyncio.Future[None]":
-        """Raises ServiceDied as soon as a process ends; never done otherwise."""
+        """Raises ServiceDied as soon as a process ends for good; never done otherwise."""
         return self._processes.died
+
+    def kill_stuck(self, service: str, why: str) -> None:
+        """Ends every local process of a service that misses its deadlines; each is started again."""
+        for started in self._processes.started:
+            if service_of(started) == service:
+                self._processes.kill(started, why)
 
     def peak_memory_bytes(self) -> dict[str, int]:
         """Most resident memory of each process so far, by name; still known after the block is left."""
         return self._processes.peak_memory_bytes()
 
+    async def _answers(self, started: Started) -> bool:
+        """Whether a process answers its health check in time, over a connection of its own."""
+        client = CLIENTS[service_of(started)].direct(started.ready["address"])
+        async with client:
+            try:
+                await client.health("", deadline=self._supervision.health_seconds)
+            except CallError as error:
+                return error.code is not grpc.StatusCode.DEADLINE_EXCEEDED
+        return True
+
+
+def service_of(started: Started) -> str:
+    """policy for policy-1."""
+    return started.child.name.rpartition("-")[0]
+
+
+async def always(started: Started) -> bool:
+    """The check of a process that has no health service."""
+    return True
+
 
 class LocalProcesses:
-    """Starts children, waits until each is ready, watches them, and stops them all."""
+    """Starts children, waits until each is ready, watches them, starts them again, and stops them all."""
 
     def __init__(
         self,
         children: list[Child],
         logs: Path,
         *,
-        ready_seconds: float = 120.0,
+        ready_seconds: float = READY_SECONDS,
         term_seconds: float = TERM_SECONDS,
+        supervision: Supervision | None = None,
+        answers: Check = always,
+        tell: Tell = silent,
     ) -> None:
-        self.children, self.logs = children, logs
+        self.children, self.logs = children, logs.absolute()
         self.ready_seconds, self.term_seconds = ready_seconds, term_seconds
+        self.supervision = supervision or Supervision()
         self.started: list[Started] = []
+        self._answers, self._tell = answers, tell
+        self._restarts: dict[str, list[float]] = {child.name: [] for child in children}
         self._watchers: list[asyncio.Task[None]] = []
+        self._checks: list[asyncio.Task[None]] = []
+        self._coming_up: set[asyncio.Task[None]] = set()
         self._stopping = False
 
     async def __aenter__(self) -> "LocalProcesses":
@@ -161,13 +189,14 @@ class LocalProcesses:
         for stale in self.logs.glob("*.ready"):
             stale.unlink(missing_ok=True)  # of an orchestrator that was killed before it read it
         try:
-            for child in self.children:
-                self.started.append(await self._start(child))
-                self._watchers.append(asyncio.create_task(self._watch(self.started[-1])))
+            for place, child in enumerate(self.children):
+                self.started.append(await processes.start(child, self.logs))
+                self._watchers.append(asyncio.create_task(self._watch(place)))
             await self._all_ready()
         except BaseException:
             await self._stop()
             raise
+        self._checks = [asyncio.create_task(self._check(place)) for place in range(len(self.started))]
         return self
 
     async def __aexit__(
@@ -181,64 +210,116 @@ class LocalProcesses:
     def peak_memory_bytes(self) -> dict[str, int]:
         """Most resident memory of each process so far (VmHWM), by name."""
         for started in self.started:
-            started.peak_memory = max(started.peak_memory, high_water_mark(started.process.pid))
+            started.remember_memory()
         return {started.child.name: started.peak_memory for started in self.started}
 
-    async def _start(self, child: Child) -> Started:
-        log = self.logs / f"{child.name}.log"
-        # A name of its own: a stray that is just dying cannot answer for its successor.
-        ready_file = self.logs.absolute() / f"{child.name}-{secrets.token_hex(4)}.ready"
-        with log.open("ab") as output:
-            try:
-                process = await asyncio.create_subprocess_exec(
-                    *child.command,
-                    "--ready-file",
-                    str(ready_file),
-                    stdin=asyncio.subprocess.PIPE,
-                    stdout=output,
-                    stderr=output,
-                    env=child_environment(child.threads),
-                    start_new_session=True,
-                )
-            except OSError as error:
-                raise LaunchError(f"{child.name}: cannot run {child.command[0]}: {error}") from error
-        return Started(child, process, log, ready_file)
+    def kill(self, started: Started, why: str) -> None:
+        """Ends a process that hangs, stopped or not, with all it started; it is started again."""
+        if started.is_ready:
+            started.killed_for = why
+            started.signal(signal.SIGKILL)
 
-    async def _watch(self, started: Started) -> None:
-        code = await started.process.wait()
-        _signal_group(started.process.pid, signal.SIGKILL)  # at once: later the number may be another's
-        if not self._stopping and not self.died.done():
-            self.died.set_exception(ServiceDied(started.child.name, code, started.log))
+    async def _watch(self, place: int) -> None:
+        """Waits for a process to end, and starts it again: until we stop, or it ended too often."""
+        while True:
+            started = self.started[place]
+            code = await started.process.wait()
+            started.signal(signal.SIGKILL)  # at once: later the number may be another's
+            started.ready_file.unlink(missing_ok=True)
+            if self._stopping:
+                return
+            pause = self._pause(started, code)
+            if pause is None:
+                return
+            await asyncio.sleep(pause)
+            if self._stopping or not await self._start_again(place):
+                return
+
+    def _pause(self, started: Started, code: int) -> float | None:
+        """Seconds until a process is started again; None for never, and then the run is told."""
+        limits, name, log = self.supervision, started.child.name, started.log
+        why = f" ({started.killed_for})" if started.killed_for else ""
+        now = time.monotonic()
+        recent = [each for each in self._restarts[name] if now - each < limits.restart_window_seconds]
+        if not started.ready.get("address") or len(recent) >= limits.restarts:
+            if recent:
+                why += f" after {len(recent)} restarts within {limits.restart_window_seconds:g} s"
+            self._end_of_run(ServiceDied(name, code, log, why))
+            return None
+        self._restarts[name] = [*recent, now]
+        pause = FIRST_PAUSE_SECONDS * float(2 ** len(recent))
+        self._tell(
+            f"{name} ended with {ending(code)}{why}; started again at {started.ready['address']} in {pause:g} s, "
+            f"restart {len(recent) + 1} of {limits.restarts} in {limits.restart_window_seconds:g} s; "
+            f"its log is {log}{quoted_tail(log, TOLD_LOG_LINES)}"
+        )
+        return pause
+
+    async def _start_again(self, place: int) -> bool:
+        """Starts a process under its old name and address; False where that cannot be."""
+        before = self.started[place]
+        try:
+            started = await processes.start(before.child, self.logs, before.ready)
+        except (LaunchError, OSError) as error:
+            self._end_of_run(LaunchError(str(error)))
+            return False
+        started.peak_memory = before.peak_memory
+        self.started[place] = started
+        coming_up = asyncio.create_task(self._ready_or_killed(started))
+        self._coming_up.add(coming_up)
+        coming_up.add_done_callback(self._coming_up.discard)
+        return True
+
+    async def _ready_or_killed(self, started: Started) -> None:
+        """A process that comes up but never gets ready is as good as dead."""
+        try:
+            await processes.wait_until_ready(started, self.ready_seconds)
+        except LaunchError:
+            started.killed_for = f"not ready after {self.ready_seconds:g} s"
+            started.signal(signal.SIGKILL)
+
+    async def _check(self, place: int) -> None:
+        """Asks a process again and again whether it lives, and kills it where it does not answer."""
+        while True:
+            await asyncio.sleep(HEALTH_PAUSE_SECONDS)
+            started = self.started[place]
+            if started.is_ready and not await self._answers(started):
+                seconds = self.supervision.health_seconds
+                self.kill(started, f"killed: its health check was not answered for {seconds:g} s")
+
+    def _end_of_run(self, error: Exception) -> None:
+        if not self.died.done():
+            self.died.set_exception(error)
 
     async def _all_ready(self) -> None:
-        waiting: asyncio.Future[Any] = asyncio.gather(*(self._ready(each) for each in self.started))
+        each_ready = [processes.wait_until_ready(each, self.ready_seconds) for each in self.started]
+        waiting: asyncio.Future[Any] = asyncio.gather(*each_ready)
         waiting.add_done_callback(_retrieve)
         try:
             await asyncio.wait([waiting, self.died], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.sleep(0)  # a process that has ended is told of by its watcher
             if self.died.done():
                 self.died.result()
             await waiting
+            if not all(started.ready for started in self.started):
+                await self.died  # one has ended before it was ready, and its watcher is about to say so
         finally:
             waiting.cancel()
-
-    async def _ready(self, started: Started) -> None:
-        deadline = asyncio.get_running_loop().time() + self.ready_seconds
-        while not started.ready_file.exists():  # written beside and renamed, so it is whole when it is there
-            if asyncio.get_running_loop().time() > deadline:
-                late = f"{started.child.name}: not ready after {self.ready_seconds:g} s"
-                raise LaunchError(f"{late}; its log is {started.log}{quoted_tail(started.log)}")
-            await asyncio.sleep(0.05)
-        started.ready = json.loads(started.ready_file.read_text())
-        started.ready_file.unlink()
 
     async def _stop(self) -> None:
         """SIGTERM to all, a bounded wait, SIGKILL to those left, each with all it started."""
         self.peak_memory_bytes()
         self._stopping = True
+        for task in (*self._checks, *self._coming_up):
+            task.cancel()
+        for started, watcher in zip(self.started, self._watchers, strict=False):
+            if started.process.returncode is not None:
+                started.signal(signal.SIGKILL)
+                watcher.cancel()  # it may be about to start its process again
         for number in (signal.SIGTERM, signal.SIGKILL):
             for started in self.started:
                 if started.process.returncode is None:
-                    _signal_group(started.process.pid, number)
+                    started.signal(number)
             if self._watchers:
                 await asyncio.wait(self._watchers, timeout=self.term_seconds)
         for started in self.started:
@@ -246,45 +327,6 @@ class LocalProcesses:
                 started.process.stdin.close()
         if not self.died.done():
             self.died.cancel()
-
-
-def child_environment(threads: int) -> dict[str, str]:
-    """Ours, with its threads bounded, its pauses free, and the repository importable."""
-    paths = [str(REPOSITORY), str(REPOSITORY / "protos"), os.environ.get("PYTHONPATH", "")]
-    return {
-        **os.environ,
-        "OMP_NUM_THREADS": str(threads),
-        "OMP_WAIT_POLICY": "PASSIVE",  # idle threads that spin would take the cores of the other services
-        "PYTHONPATH": os.pathsep.join(path for path in paths if path),
-        "PYTHONUNBUFFERED": "1",
-    }
-
-
-def high_water_mark(pid: int) -> int:
-    """Most resident memory a living process has had, in bytes; 0 where it cannot be told."""
-    try:
-        status = Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return 0
-    for line in status.splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    return 0
-
-
-def quoted_tail(log: Path) -> str:
-    """The last lines of a log, each marked as a quotation."""
-    try:
-        with log.open(encoding="utf-8", errors="replace") as file:
-            return "".join("\n  | " + line.rstrip("\n") for line in deque(file, maxlen=LOG_LINES))
-    except OSError:
-        return ""
-
-
-def _signal_group(pid: int, number: signal.Signals) -> None:
-    """To a child's whole session, which its number names, so that nothing it started stays."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, number)
 
 
 def _retrieve(future: "asyncio.Future[Any]") -> None:

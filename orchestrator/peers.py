@@ -1,11 +1,13 @@
 """The services a run talks to: one balanced client each, and one per replica for loading weights."""
 
 import asyncio
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from trueline import PolicyClient, ReferenceClient, RewardClient, TrainerClient
+from orchestrator.mending import first_line, trouble_of
+from orchestrator.recipe_settings import Supervision
+from trueline import CallError, PolicyClient, ReferenceClient, RewardClient, TrainerClient
 from trueline.v1 import policy_pb2, reference_pb2, reward_pb2, types_pb2
 
 C = TypeVar("C")
@@ -23,35 +25,96 @@ class MixedVersions(Exception):
 
 @dataclass
 class Peers:
-    """Clients by service. Calls go to any ready replica; loading goes to every one of them."""
+    """Clients by service. Calls go in turn to the replicas that serve what was last loaded; loading to all.
+
+    A replica that could not load is out of rotation until it can: no round starts on mixed versions.
+    """
 
     addresses: dict[str, list[str]]
+    supervision: Supervision = field(default_factory=Supervision)
+    tell: Callable[[str], None] = lambda text: None
     policy: PolicyClient = field(init=False)
     reference: ReferenceClient = field(init=False)
     reward: RewardClient = field(init=False)
     trainer: TrainerClient = field(init=False)
     opened: list[Any] = field(default_factory=list)
+    rotation: dict[str, list[str]] = field(default_factory=dict)
+    balanced: dict[tuple[str, ...], Any] = field(default_factory=dict)
 
     async def __aenter__(self) -> "Peers":
         # A recipe without a trainer has no trainer's address, and no stage that would call it.
-        for name, client in CLIENTS.items():
+        for name in CLIENTS:
             if self.addresses[name]:
-                setattr(self, name, self._open(client(self.addresses[name])))
+                self._rotate(name, self.addresses[name])
         # An unready replica is hidden from balancing, and it is the one that must load.
-        self.policy_replicas = [self._open(PolicyClient.direct(each)) for each in self.addresses["policy"]]
-        self.reference_replicas = [
-            self._open(ReferenceClient.direct(each)) for each in self.addresses["reference"]
-        ]
-        self.reward_replicas = [self._open(RewardClient.direct(each)) for each in self.addresses["reward"]]
+        self.policy_replicas = self._direct(PolicyClient, "policy")
+        self.reference_replicas = self._direct(ReferenceClient, "reference")
+        self.reward_replicas = self._direct(RewardClient, "reward")
         return self
 
     async def __aexit__(self, *_: object) -> None:
         for client in self.opened:
             await client.close()
 
+    def reconnect(self, service: str) -> None:
+        """Has the next calls to a service open new connections: the old ones may be half-open."""
+        for client in self.opened:
+            if isinstance(client, CLIENTS[service]):
+                client.reconnect()
+
+    def _direct(self, kind: Any, service: str) -> list[Any]:
+        return [self._open(kind.direct(each, **self._limits)) for each in self.addresses[service]]
+
+    def _rotate(self, service: str, addresses: list[str]) -> None:
+        """Balances calls over these replicas from now on."""
+        if self.rotation.get(service) != addresses:
+            self.rotation[service] = addresses
+            key = (service, *addresses)
+            if key not in self.balanced:
+                self.balanced[key] = self._open(CLIENTS[service](addresses, **self._limits))
+            setattr(self, service, self.balanced[key])
+
+    @property
+    def _limits(self) -> dict[str, float]:
+        return {
+            "silence": self.supervision.silence_seconds,
+            "standstill": self.supervision.standstill_seconds,
+        }
+
     def _open(self, client: C) -> C:
         self.opened.append(client)
         return client
+
+    async def _on_every(
+        self, service: str, replicas: Sequence[C], serve: Callable[[C], Awaitable[types_pb2.ModelVersion]]
+    ) -> types_pb2.ModelVersion:
+        """The version that all replicas came to serve which could; the others are out of rotation.
+
+        Raises the first failure where none could, or where one is none that waiting cures.
+        """
+        outcomes = await asyncio.gather(*(serve(each) for each in replicas), return_exceptions=True)
+        failures = [each for each in outcomes if isinstance(each, BaseException)]
+        for failure in failures:
+            if len(failures) == len(outcomes) or trouble_of(failure) is None:
+                raise failure
+        versions = [each for each in outcomes if isinstance(each, types_pb2.ModelVersion)]
+        serving = [
+            address
+            for address, outcome in zip(self.addresses[service], outcomes, strict=True)
+            if isinstance(outcome, types_pb2.ModelVersion)
+        ]
+        version = the_one(versions)
+        self._tell_of(service, serving, failures)
+        self._rotate(service, serving)
+        return version
+
+    def _tell_of(self, service: str, serving: list[str], failures: list[BaseException]) -> None:
+        before, all_of_them = self.rotation[service], self.addresses[service]
+        if set(serving) - set(before):
+            self.tell(f"{service}: {', '.join(serving)} of {', '.join(all_of_them)} in rotation again")
+        for failure in failures:
+            if set(before) - set(serving) and isinstance(failure, CallError):
+                self.tell(f"{first_line(failure)}; out of rotation, the other replicas go on without it")
 
     async def serve_policy(
         self, location: types_pb2.ModelLocation, header: types_pb2.CallHeader
@@ -64,7 +127,7 @@ class Peers:
                 return (await replica.load_weights(request)).version
             return location.version
 
-        return the_one(await in_parallel(serve(replica) for replica in self.policy_replicas))
+        return await self._on_every("policy", self.policy_replicas, serve)
 
     async def serve_reference(
         self, location: types_pb2.ModelLocation, header: types_pb2.CallHeader
@@ -77,7 +140,7 @@ class Peers:
                 return (await replica.load_weights(request)).version
             return location.version
 
-        return the_one(await in_parallel(serve(replica) for replica in self.reference_replicas))
+        return await self._on_every("reference", self.reference_replicas, serve)
 
     async def serve_reward(
         self, scorer: str, location: types_pb2.ModelLocation, header: types_pb2.CallHeader
@@ -91,7 +154,7 @@ class Peers:
                 return (await replica.load_weights(request)).version
             return location.version
 
-        return the_one(await in_parallel(serve(replica) for replica in self.reward_replicas))
+        return await self._on_every("reward", self.reward_replicas, serve)
 
 
 def is_named(location: types_pb2.ModelLocation, served: types_pb2.ModelVersion) -> bool:

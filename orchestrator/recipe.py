@@ -19,7 +19,7 @@ from pydantic import Field, PrivateAttr, ValidationError
 
 from orchestrator.recipe_faults import RecipeError, dotted, schema_faults
 from orchestrator.recipe_graph import Fault, expanded, graph_faults, input_faults, path_faults
-from orchestrator.recipe_settings import InputDirectory, Name, Services, Settings
+from orchestrator.recipe_settings import InputDirectory, Name, Services, Settings, Supervision
 from orchestrator.recipe_stages import Stage
 from orchestrator.recipe_yaml import Document, read_scalar, read_yaml
 
@@ -48,6 +48,8 @@ class Recipe(Settings):
     """Models to start from: plain Hugging Face directories, by the name that stages use."""
     services: Services = Services()
     """The services and what they host."""
+    supervision: Supervision = Supervision()
+    """How long the run waits for what is down, stuck or full."""
     stages: Annotated[dict[Name, Stage], Field(min_length=1)]
     """What is done, in order, by name."""
 
@@ -60,8 +62,9 @@ class Recipe(Settings):
 
     @property
     def sha256(self) -> str:
-        """Digest of all that decides the run's result. Where it lies, and who serves it, do not."""
+        """Digest of all that decides the run's result. Where it lies, who serves it and patience do not."""
         kept = json.loads(json.dumps(self._declared))
+        kept.pop("supervision")
         kept["stages"] = list(kept["stages"].items())  # their order counts; that of other keys does not
         for service in kept["services"].values():
             service.pop("addresses", None)

@@ -221,3 +221,22 @@ class Services(Settings):
         if len(value.addresses) > 1:
             raise ValueError(f"takes one address, is given {len(value.addresses)}")
         return value
+
+
+class Supervision(Settings):
+    """How long a run waits for what is down, stuck or full. It changes no result: a resume may differ."""
+
+    patience_seconds: Positive = 600.0
+    """Seconds that work is tried again for a service, disk or file that fails it; then the run ends."""
+    restarts: CountOrZero = 5
+    """Restarts of one local service within the window; its next end is the run's."""
+    restart_window_seconds: Positive = 600.0
+    """Seconds within which restarts are counted."""
+    health_seconds: Positive = 30.0
+    """A local service that leaves its health check unanswered so long is killed and started again."""
+    call_seconds: Positive = 600.0
+    """Deadline of sampling or scoring one chunk; a local service that misses two is killed and restarted."""
+    silence_seconds: Positive = 60.0
+    """A step or load that gives no sign of life for so long has failed."""
+    standstill_seconds: Positive = 3600.0
+    """A step or load that gives signs of life but gets no further for so long has failed too."""

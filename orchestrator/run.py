@@ -1,27 +1,30 @@
 """A run: its recipe, its ledger, its services, and the rule by which phases become durable."""
 
-import asyncio
 import time
+from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from orchestrator.ledger import Ledger
+from orchestrator.mending import Mending, Stopped
 from orchestrator.peers import Peers
 from orchestrator.progress import Progress
 from orchestrator.recipe import Recipe
 from orchestrator.timekeeping import Timekeeper
+from trueline import CallError
 from trueline.v1 import types_pb2
+
+T = TypeVar("T")
+# Brings a service back to what the run needs of it: a version served, a stage begun and replayed.
+Order = Callable[[], Awaitable[Any]]
+Serve = Callable[[types_pb2.ModelLocation, types_pb2.CallHeader], Awaitable[types_pb2.ModelVersion]]
 
 
 class RunError(Exception):
     """The run cannot go on; the message says why and what to do."""
-
-
-class Stopped(Exception):
-    """Somebody asked the run to stop, and it stands at a durable point."""
 
 
 @dataclass
@@ -33,10 +36,14 @@ class Run:
     ledger: Ledger
     peers: Peers
     progress: Progress
+    mending: Mending
     time: Timekeeper = field(default_factory=Timekeeper)
-    stopping: asyncio.Event = field(default_factory=asyncio.Event)
     loads: int = 0
     scorers: dict[str, types_pb2.ModelVersion] = field(default_factory=dict)  # learned, as served
+    # By service: what it was told last, and is told again after a restart.
+    orders: dict[str, dict[str, Order]] = field(default_factory=lambda: defaultdict(dict))
+    # By model: how the stage that trains it writes a version again whose files were damaged.
+    writers: dict[str, Callable[[int], Awaitable[None]]] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -47,6 +54,11 @@ class Run:
     def run_id(self) -> str:
         """Names the run in every header; to a service that outlives runs, two of one name are two."""
         return f"{self.name}@{round(self.ledger.info()['started_at'] * 1000):x}"
+
+    @property
+    def deadline(self) -> float:
+        """Seconds that a call for one chunk may take."""
+        return self.recipe.supervision.call_seconds
 
     @property
     def models(self) -> Path:
@@ -74,13 +86,12 @@ class Run:
     ) -> dict[str, Any]:
         """A phase's output: from the ledger when it is there, else produced and recorded.
 
-        The one place where a run may be told to stop: between phases nothing is half done.
+        Between phases nothing is half done: here a run that is told to stop does so.
         """
         known = self.ledger.phase(stage, number, phase)
         if known is not None:
             return known
-        if self.stopping.is_set():
-            raise Stopped(f"stopped before {stage} {number} {phase}")
+        self.may_stop(f"{stage} {number} {phase}")
         with self.time.phase(phase):
             output = await produce()
         return self.ledger.finish_phase(stage, number, phase, output)
@@ -91,25 +102,66 @@ class Run:
             self.time.count(phase, since.start)
             self.ledger.finish_phase(stage, number, phase, output)
 
+    def may_stop(self, before: str) -> None:
+        """Raises Stopped where somebody asked the run to stop: only where all that is done is durable."""
+        if self.mending.stopping.is_set():
+            raise Stopped(f"stopped before {before}")
+
+    async def ask(self, service: str, call: Callable[[], Awaitable[T]]) -> T:
+        """What a call to a service gives; where the service fails under it, it is mended and asked again."""
+
+        async def mend() -> None:
+            for order in list(self.orders[service].values()):
+                await order()
+
+        return await self.mending.persist(service, call, mend)
+
+    async def order(self, service: str, what: str, order: Callable[[], Awaitable[T]]) -> T:
+        """Has a service do what every incarnation of it must: now, and whenever it has to be mended."""
+        self.orders[service][what] = order
+        return await self.mending.persist(service, order)
+
     async def serve_policy(self, model: str) -> types_pb2.ModelVersion:
         """Makes the policy service serve a model's newest version; returns which that is."""
-        where = self.locate(model)
-        return await self.peers.serve_policy(where, self._load_header(name_of(model, where)))
+        return await self._serve("policy", "policy", model, self.peers.serve_policy)
 
     async def serve_reference(self, model: str) -> types_pb2.ModelVersion:
         """Makes the reference service serve a model's newest version."""
-        where = self.locate(model)
-        return await self.peers.serve_reference(
-            where, self.header(f"serve/reference/{name_of(model, where)}")
-        )
+        return await self._serve("reference", "reference", model, self.peers.serve_reference)
 
     async def serve_scorers(self, *scorers: str | None) -> None:
         """Makes the reward service serve the newest versions of learned scorers; rules need nothing."""
         for scorer in dict.fromkeys(scorers):
             if scorer in self.recipe.services.reward.learned:
-                where = self.locate(scorer)
-                header = self._load_header(name_of(scorer, where))
-                self.scorers[scorer] = await self.peers.serve_reward(scorer, where, header)
+                serve = partial(self.peers.serve_reward, scorer)
+                self.scorers[scorer] = await self._serve("reward", scorer, scorer, serve)
+
+    async def _serve(self, service: str, what: str, model: str, serve: Serve) -> types_pb2.ModelVersion:
+        where = self.locate(model)
+
+        async def order() -> types_pb2.ModelVersion:
+            try:
+                version = await serve(where, self._load_header(name_of(model, where)))
+            except CallError as error:
+                if error.reason == "weights_damaged":
+                    await self._write_again(model, where.version.number)
+                raise
+            # A plain directory's version is known once it was loaded: a replica that has it keeps it.
+            where.version.CopyFrom(version)
+            return version
+
+        return await self.order(service, what, order)
+
+    async def _write_again(self, model: str, number: int) -> None:
+        """Has the trainer write a damaged version again, where it still stands at it."""
+        if model not in self.writers:
+            return
+        try:
+            await self.writers[model](number)
+        except CallError as error:
+            self.progress.note(f"{model}@{number} cannot be written again: {error}")
+        else:
+            self.progress.note(f"{model}@{number} was damaged on disk and is written again")
 
     def _load_header(self, version: str) -> types_pb2.CallHeader:
         """A header for loading. Each load is a new request: going back to a version is no repeat of it."""

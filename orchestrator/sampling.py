@@ -51,9 +51,11 @@ class Sampler:
             )
             for each in asked
         ]
-        reply = await self.run.peers.policy.generate(
-            policy_pb2.GenerateRequest(prompts=prompts, sampling=self.sampling, expected_version=version)
+        request = policy_pb2.GenerateRequest(
+            prompts=prompts, sampling=self.sampling, expected_version=version
         )
+        run = self.run
+        reply = await run.ask("policy", lambda: run.peers.policy.generate(request, deadline=run.deadline))
         self.run.time.computed(reply.timing)
         return trainer_pb2.PpoBatch(rollouts=reply.rollouts)
 
@@ -79,10 +81,11 @@ async def reference_logprobs(
     rows = [
         types_pb2.LogprobRow(prompt_ids=each.prompt_ids, response_ids=each.response_ids) for each in rollouts
     ]
-    reply = await run.peers.reference.compute_logprobs(
-        reference_pb2.ReferenceServiceComputeLogprobsRequest(
-            rows=rows, temperature=rollouts[0].sampling.temperature, expected_version=version
-        )
+    request = reference_pb2.ReferenceServiceComputeLogprobsRequest(
+        rows=rows, temperature=rollouts[0].sampling.temperature, expected_version=version
+    )
+    reply = await run.ask(
+        "reference", lambda: run.peers.reference.compute_logprobs(request, deadline=run.deadline)
     )
     run.time.computed(reply.timing)
     for rollout, result in zip(rollouts, reply.results, strict=True):
@@ -95,7 +98,11 @@ async def score(
 ) -> list[types_pb2.Score]:
     """One score or error for each (prompt, response), in order."""
     items = [score_item(row, text) for row, text in zip(rows, responses, strict=True)]
-    reply = await run.peers.reward.score(scorer, items, expected_version=run.scorers.get(scorer))
+    version = run.scorers.get(scorer)
+    reply = await run.ask(
+        "reward",
+        lambda: run.peers.reward.score(scorer, items, expected_version=version, deadline=run.deadline),
+    )
     run.time.computed(reply.timing)
     return list(reply.scores)
 

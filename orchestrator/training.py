@@ -1,14 +1,17 @@
 """A training stage's side of the conversation with the trainer, crash and replay included."""
 
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from google.protobuf.message import Message
 
+from orchestrator.mending import Trouble, trouble_of
 from orchestrator.run import Run, RunError, Stopwatch, location
 from orchestrator.seeds import derive
+from trueline import CallError
 from trueline.v1 import trainer_pb2, types_pb2
 
+T = TypeVar("T")
 StepCall = Callable[..., Awaitable[trainer_pb2.StepResult]]
 
 
@@ -33,13 +36,25 @@ class TrainingStage:
         self.begin, self.step, self.request_of = begin, step, request_of
         self.checkpoint_every = checkpoint_every
         self.trainer = run.peers.trainer
+        self.recoveries = self.rewrites = 0
+        self.refused = False  # by the trainer, as one that stands elsewhere than it seems to
 
     async def recover(self) -> None:
-        """Brings the trainer to where the ledger stands: as it is, or from checkpoint and replay."""
+        """Brings the trainer to where the ledger stands, now and whenever it fails under a call."""
+        self.run.orders["trainer"].clear()  # of the stage before
+        self.run.writers[self.output] = self.publish_again
+        await self.run.order("trainer", self.name, self._recover)
+
+    async def _recover(self) -> None:
+        """Takes the trainer as it is, or brings it there from checkpoint and replay."""
         trained = self._trained_rounds()
         state = await self.trainer.get_state()
-        if (state.run_id, state.stage) == (self.run.run_id, self.name) and self._stands(state, trained):
+        ours = (state.run_id, state.stage) == (self.run.run_id, self.name)
+        if ours and not self.refused and self._stands(state, trained):
+            if state.step == trained and self.published(trained) is not None:
+                await self._publish(trained)  # it may have failed between a replayed step and this
             return
+        self.recoveries, self.refused = self.recoveries + 1, False
         await self._begin()
         start = await self._restore()
         for number in range(start + 1, trained + 1):
@@ -86,11 +101,19 @@ class TrainingStage:
         """The ledger's row of version `number`, or None: once it is there the trainer is not needed."""
         return self.run.ledger.phase(self.name, number, "published")
 
-    async def publish(self, number: int, **kept: Any) -> types_pb2.ModelLocation:
-        """Publishes the trained model as version `number`; `kept` goes into the ledger beside it."""
+    async def publish(
+        self, number: int, first: Callable[[], Awaitable[dict[str, Any]]] | None = None
+    ) -> types_pb2.ModelLocation:
+        """Publishes the trained model as version `number`.
+
+        `first` is done on the trainer before, again wherever publishing is; its output is kept beside it.
+        """
+
+        async def work() -> tuple[dict[str, Any], trainer_pb2.PublishedModel]:
+            return (await first() if first else {}), await self._publish(number)
 
         async def produce() -> dict[str, Any]:
-            published = await self._publish(number)
+            kept, published = await self.ask(work)
             version = published.location.version
             self.run.ledger.add_version(
                 self.output, version.number, version.sha256, published.location.uri, self.name, number
@@ -111,14 +134,33 @@ class TrainingStage:
         if self.checkpoint_every and number % self.checkpoint_every == 0 and number != last:
             header = self._header(number, "checkpoint", expected_step=number)
             with self.run.time.phase("checkpoint"):
-                where = await self.trainer.checkpoint(trainer_pb2.CheckpointRequest(header=header))
+                request = trainer_pb2.CheckpointRequest(header=header)
+                where = await self.ask(lambda: self.trainer.checkpoint(request))
             self.run.ledger.add_checkpoint(self.name, where.step, where.uri, where.sha256)
+
+    async def publish_again(self, number: int) -> None:
+        """Writes a version again whose files were damaged; CallError where the trainer has left it behind."""
+        self.rewrites += 1
+        what = f"published/again/{self.run.ledger.epoch}/{self.rewrites}"
+        header = self._header(number, what, expected_step=number)
+        await self.trainer.publish(trainer_pb2.PublishRequest(header=header, number=number))
+
+    async def ask(self, call: Callable[[], Awaitable[T]]) -> T:
+        """A call to the trainer, done again from where the ledger stands where the trainer fails under it."""
+
+        async def noted() -> T:
+            try:
+                return await call()
+            except CallError as error:
+                self.refused = trouble_of(error) is Trouble.LOST
+                raise
+
+        return await self.run.ask("trainer", noted)
 
     async def _begin(self) -> None:
         request = trainer_pb2.BeginStageRequest()
         request.CopyFrom(self.begin)
-        # The epoch is part of the id: a stage begun anew must not be answered from memory.
-        request.header.CopyFrom(self._header(0, f"begin/{self.run.ledger.epoch}", expected_step=0))
+        request.header.CopyFrom(self._header(0, f"begin/{self._recovery}", expected_step=0))
         begun = await self.trainer.begin_stage(request)
         if begun.critic_origin_reason:
             self.run.ledger.note(f"{self.name}: {begun.critic_origin_reason}")
@@ -129,14 +171,14 @@ class TrainingStage:
         if row is None:
             return 0
         where = trainer_pb2.CheckpointLocation(uri=row["uri"], sha256=row["sha256"], step=row["step"])
-        header = self._header(row["step"], f"restore/{self.run.ledger.epoch}", expected_step=0)
+        header = self._header(row["step"], f"restore/{self._recovery}", expected_step=0)
         await self.trainer.restore(trainer_pb2.RestoreRequest(header=header, checkpoint=where))
         return int(row["step"])
 
     async def _replay(self, number: int) -> None:
         """Sends a recorded step again; the weights must come out as they did."""
         recorded = self.run.ledger.phase(self.name, number, "trained")
-        repeated = await self._step(number)
+        repeated = await self._send(number)
         if recorded is None or repeated["weights_sha256"] != recorded["weights_sha256"]:
             raise RunError(
                 f"replaying {self.name} {number} gave weights {repeated['weights_sha256']}, the ledger has "
@@ -147,6 +189,9 @@ class TrainingStage:
             await self._publish(number)
 
     async def _step(self, number: int) -> dict[str, Any]:
+        return await self.ask(lambda: self._send(number))
+
+    async def _send(self, number: int) -> dict[str, Any]:
         request = self.request_of(number)
         request.header.CopyFrom(self._header(number, "trained", expected_step=number - 1))  # type: ignore[attr-defined]
         result = await self.step(request)
@@ -156,6 +201,11 @@ class TrainingStage:
     async def _publish(self, number: int) -> trainer_pb2.PublishedModel:
         header = self._header(number, "published", expected_step=number)
         return await self.trainer.publish(trainer_pb2.PublishRequest(header=header, number=number))
+
+    @property
+    def _recovery(self) -> str:
+        """Names this recovery in request ids: a stage begun anew must not be answered from memory."""
+        return f"{self.run.ledger.epoch}/{self.recoveries}"
 
     def _header(self, number: int, what: str, expected_step: int) -> types_pb2.CallHeader:
         return self.run.header(f"{self.name}/{number}/{what}", expected_step)

@@ -179,9 +179,8 @@ class PpoRounds:
 
         async def produce() -> Phase:
             header = self.run.header(f"{self.name}/{number}/rolled-back", expected_step=number - 1)
-            published = await self.run.peers.trainer.roll_back(
-                trainer_pb2.RollBackRequest(header=header, good=good, number=number)
-            )
+            request = trainer_pb2.RollBackRequest(header=header, good=good, number=number)
+            published = await self.training.ask(lambda: self.training.trainer.roll_back(request))
             version = published.location.version
             self.run.ledger.add_version(
                 self.settings.output,

@@ -42,7 +42,7 @@ async def run_reward(run: Run, name: str, settings: RewardStage) -> dict[str, An
     agreement = await measure(stage, len(steps), "agreement", await by_scorer(run, settings, held_out))
     if not stage.published(len(steps)):
         await stage.publish(
-            len(steps), normalisation=await fit_normalisation(stage, len(steps), settings, to_train)
+            len(steps), first=lambda: fit_normalisation(stage, len(steps), settings, to_train)
         )
     published = stage.published(len(steps)) or {}
     return {
@@ -117,7 +117,7 @@ async def measure(stage: TrainingStage, steps: int, what: str, rows: list[Row]) 
         request = trainer_pb2.RewardModelStepRequest(
             header=header, inline=comparison_batch(rows), evaluate_only=True
         )
-        result = await stage.run.peers.trainer.reward_model_step(request)
+        result = await stage.ask(lambda: stage.trainer.reward_model_step(request))
         stage.run.time.computed(result.timing)
         return {**as_row(result)["metrics"], "pairs": sum(len(row["preferences"]) for row in rows)}
 
@@ -127,11 +127,14 @@ async def measure(stage: TrainingStage, steps: int, what: str, rows: list[Row]) 
 async def fit_normalisation(
     stage: TrainingStage, steps: int, settings: RewardStage, rows: list[Row]
 ) -> dict[str, Any]:
-    """Gain and bias fitted on one response of the sampling model to each of the first prompts."""
+    """Gain and bias fitted on one response of the sampling model to each of the first prompts.
+
+    The trainer keeps them with the weights, and publishes them with these.
+    """
     wanted = settings.normalisation
     samples = [answered_prompt(row["prompt"], row["responses"][0]) for row in rows[: wanted.samples]]
 
-    fitted = await stage.run.peers.trainer.fit_normalisation(
+    fitted = await stage.trainer.fit_normalisation(
         trainer_pb2.FitNormalisationRequest(
             header=stage.run.header(f"{stage.name}/{steps}/normalisation", expected_step=steps),
             samples=samples,
@@ -139,10 +142,5 @@ async def fit_normalisation(
             target_stddev=wanted.target_stddev,
         )
     )
-    return {
-        "gain": fitted.gain,
-        "bias": fitted.bias,
-        "raw_mean": fitted.raw_mean,
-        "raw_stddev": fitted.raw_stddev,
-        "samples": len(samples),
-    }
+    figures = {name: getattr(fitted, name) for name in ("gain", "bias", "raw_mean", "raw_stddev")}
+    return {"normalisation": {**figures, "samples": len(samples)}}

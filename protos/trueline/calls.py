@@ -1,11 +1,13 @@
 """One call over a channel: deadlines, metadata, errors.
 
-Unary calls have a deadline on the whole, streams on silence.
+Unary calls have a deadline on the whole, streams on silence and on standing still.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -39,19 +41,28 @@ class Rpc:
         except grpc.aio.AioRpcError as error:
             raise self._error(error) from error
 
-    async def stream(self, request: Any, *, silence: float, on_progress: OnProgress | None) -> Any:
+    async def stream(
+        self, request: Any, *, silence: float, on_progress: OnProgress | None, standstill: float = math.inf
+    ) -> Any:
         """Reads progress events until the result, and returns the result.
 
         The event after `progress` in the response's oneof is the result. A stream that says nothing for
-        `silence` seconds, or ends without a result, is a CallError; the whole may take as long as it likes.
+        `silence` seconds, says the same for `standstill` seconds, or ends without a result, is a CallError;
+        the whole may take as long as it likes.
         """
         _require_positive("silence", silence)
+        latest, since = None, time.monotonic()
         call = self.invoke(request, metadata=_metadata(request))
         try:
             while True:
                 response = await self._next(call, silence)
                 event = response.WhichOneof("event")
                 if event == "progress":
+                    if response.progress != latest:
+                        latest, since = response.progress, time.monotonic()
+                    elif time.monotonic() - since > standstill:
+                        message = f"no progress for {standstill:g} s; it stands at {latest.activity!r}"
+                        raise self._failure(grpc.StatusCode.DEADLINE_EXCEEDED, message)
                     if on_progress is not None:
                         on_progress(response.progress)
                 elif event is not None:

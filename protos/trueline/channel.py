@@ -88,6 +88,8 @@ def channel_options(service: ServiceDescriptor, *, health: bool) -> list[tuple[s
         ("grpc.initial_reconnect_backoff_ms", 200),
         ("grpc.min_reconnect_backoff_ms", 1000),
         ("grpc.max_reconnect_backoff_ms", 2000),
+        # Else gRPC would give a channel opened anew the connection of the one before, which may be half-open.
+        ("grpc.use_local_subchannel_pool", 1),
         # A web proxy in the environment would swallow calls to localhost and see one connection for all
         # replicas.
         ("grpc.enable_http_proxy", 0),

@@ -17,7 +17,7 @@ from typing import Any
 
 from trueline.calls import OnProgress
 from trueline.scoring import Item, score_items
-from trueline.service_client import QUESTION_DEADLINE, SILENCE, ServiceClient, message_of
+from trueline.service_client import QUESTION_DEADLINE, ServiceClient, message_of
 from trueline.v1 import (
     policy_pb2,
     policy_pb2_grpc,
@@ -83,7 +83,7 @@ class PolicyClient(ServiceClient):
         self,
         request: policy_pb2.PolicyServiceLoadWeightsRequest | None = None,
         *,
-        silence: float = SILENCE,
+        silence: float | None = None,
         on_progress: OnProgress | None = None,
         **fields: Any,
     ) -> types_pb2.LoadedModel:
@@ -124,7 +124,7 @@ class ReferenceClient(ServiceClient):
         self,
         request: reference_pb2.ReferenceServiceLoadWeightsRequest | None = None,
         *,
-        silence: float = SILENCE,
+        silence: float | None = None,
         on_progress: OnProgress | None = None,
         **fields: Any,
     ) -> types_pb2.LoadedModel:
@@ -183,7 +183,7 @@ class RewardClient(ServiceClient):
         self,
         request: reward_pb2.RewardServiceLoadWeightsRequest | None = None,
         *,
-        silence: float = SILENCE,
+        silence: float | None = None,
         on_progress: OnProgress | None = None,
         **fields: Any,
     ) -> types_pb2.LoadedModel:

@@ -14,16 +14,19 @@ from trueline.v1 import types_pb2
 
 Self = TypeVar("Self", bound="ServiceClient")
 
-# Deadlines in seconds. Services report progress at least every 2 s.
+# Deadlines in seconds. Services report progress at least every 2 s, stuck or not.
 QUESTION_DEADLINE = 10.0
 SILENCE = 60.0
+STANDSTILL = 3600.0
 
 
 class ServiceClient:
     """A client of one service; an async context manager. The channel opens at the first call and is reused.
 
-    target    "host:port", a list of these (balanced in turn over the healthy ones), or "dns:///name:port"
-    deadline  seconds for every unary call, in place of the methods' own defaults
+    target      "host:port", a list of these (balanced in turn over the healthy ones), or "dns:///name:port"
+    deadline    seconds for every unary call, in place of the methods' own defaults
+    silence     seconds that a stream may say nothing
+    standstill  seconds that a stream may tell of the same progress again and again
     """
 
     SERVICE: ClassVar[ServiceDescriptor]
@@ -33,20 +36,28 @@ class ServiceClient:
     # What `wait_until_ready` asks after.
     READY_SERVICE: ClassVar[str]
 
-    def __init__(self, target: Target, *, deadline: float | None = None) -> None:
+    def __init__(
+        self,
+        target: Target,
+        *,
+        deadline: float | None = None,
+        silence: float = SILENCE,
+        standstill: float = STANDSTILL,
+    ) -> None:
         self.addresses = [target] if isinstance(target, str) else list(target)
         self.target = ",".join(self.addresses)
-        self._deadline = deadline
+        self._deadline, self._silence, self._standstill = deadline, silence, standstill
         self._balanced = self.BALANCED
         if not self.BALANCED and len(self.addresses) != 1:
             raise ValueError(f"target: {self.SERVICE.name} has one address; got {self.target!r}")
         self._channel: grpc.aio.Channel | None = None
         self._stub: Any = None
+        self._retired: list[grpc.aio.Channel] = []
 
     @classmethod
-    def direct(cls: type[Self], address: str, *, deadline: float | None = None) -> Self:
+    def direct(cls: type[Self], address: str, **limits: Any) -> Self:
         """A client of one replica, healthy or not: for load_weights, and for asking what it serves."""
-        client = cls(address, deadline=deadline)
+        client = cls(address, **limits)
         client._balanced = False
         return client
 
@@ -58,9 +69,19 @@ class ServiceClient:
 
     async def close(self) -> None:
         """Ends the connections. A later call opens new ones."""
+        self.reconnect()
+        channels, self._retired = self._retired, []
+        for channel in channels:
+            await channel.close()
+
+    def reconnect(self) -> None:
+        """Has the next call open a new connection; calls under way end on the old one, as they may.
+
+        For a peer that went silent: a connection whose other end vanished without a word looks alive.
+        """
         channel, self._channel, self._stub = self._channel, None, None
         if channel is not None:
-            await channel.close()
+            self._retired.append(channel)
 
     async def health(self, service: str | None = None, *, deadline: float = QUESTION_DEADLINE) -> str:
         """What grpc.health.v1 says of this service, or of "" (the process): "SERVING", "NOT_SERVING", ..."""
@@ -82,11 +103,18 @@ class ServiceClient:
         seconds = next(each for each in (deadline, self._deadline, default) if each is not None)
         return await self._rpc(method).unary(request, deadline=seconds)
 
-    async def _stream(self, method: str, request: Any, silence: float, on_progress: OnProgress | None) -> Any:
-        return await self._rpc(method).stream(request, silence=silence, on_progress=on_progress)
+    async def _stream(
+        self, method: str, request: Any, silence: float | None, on_progress: OnProgress | None
+    ) -> Any:
+        return await self._rpc(method).stream(
+            request,
+            silence=self._silence if silence is None else silence,
+            standstill=self._standstill,
+            on_progress=on_progress,
+        )
 
     async def _load_weights(
-        self, request: Any, silence: float, on_progress: OnProgress | None
+        self, request: Any, silence: float | None, on_progress: OnProgress | None
     ) -> types_pb2.LoadedModel:
         if self._balanced:
             name = type(self).__name__

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from trueline.calls import OnProgress
-from trueline.service_client import QUESTION_DEADLINE, SILENCE, ServiceClient, message_of
+from trueline.service_client import QUESTION_DEADLINE, ServiceClient, message_of
 from trueline.v1 import trainer_pb2, trainer_pb2_grpc
 
 
@@ -34,7 +34,7 @@ class TrainerClient(ServiceClient):
         self,
         request: trainer_pb2.BeginStageRequest | None = None,
         *,
-        silence: float = SILENCE,
+        silence: float | None = None,
         on_progress: OnProgress | None = None,
         **fields: Any,
     ) -> trainer_pb2.StageBegun:
@@ -51,7 +51,7 @@ class TrainerClient(ServiceClient):
         self,
         request: trainer_pb2.SftStepRequest | None = None,
         *,
-        silence: float = SILENCE,
+        silence: float | None = None,
         on_progress: OnProgress | None = None,
         **fields: Any,
     ) -> trainer_pb2.StepResult:
@@ -64,7 +64,7 @@ class TrainerClient(ServiceClient):
         self,
         request: trainer_pb2.RewardModelStepRequest | None = None,
         *,
-        silence: float = SILENCE,
+        silence: float | None = None,
         on_progress: OnProgress | None = None,
         **fields: Any,
     ) -> trainer_pb2.StepResult:
@@ -77,7 +77,7 @@ class TrainerClient(ServiceClient):
         self,
         request: trainer_pb2.FitNormalisationRequest | None = None,
         *,
-        silence: float = SILENCE,
+        silence: float | None = None,
         on_progress: OnProgress | None = None,
         **fields: Any,
     ) -> trainer_pb2.FittedNormalisation:
@@ -92,7 +92,7 @@ class TrainerClient(ServiceClient):
         self,
         request: trainer_pb2.PpoStepRequest | None = None,
         *,
-        silence: float = SILENCE,
+        silence: float | None = None,
         on_progress: OnProgress | None = None,
         **fields: Any,
     ) -> trainer_pb2.StepResult:
@@ -105,7 +105,7 @@ class TrainerClient(ServiceClient):
         self,
         request: trainer_pb2.PublishRequest | None = None,
         *,
-        silence: float = SILENCE,
+        silence: float | None = None,
         on_progress: OnProgress | None = None,
         **fields: Any,
     ) -> trainer_pb2.PublishedModel:
@@ -118,7 +118,7 @@ class TrainerClient(ServiceClient):
         self,
         request: trainer_pb2.RollBackRequest | None = None,
         *,
-        silence: float = SILENCE,
+        silence: float | None = None,
         on_progress: OnProgress | None = None,
         **fields: Any,
     ) -> trainer_pb2.PublishedModel:
@@ -134,7 +134,7 @@ class TrainerClient(ServiceClient):
         self,
         request: trainer_pb2.CheckpointRequest | None = None,
         *,
-        silence: float = SILENCE,
+        silence: float | None = None,
         on_progress: OnProgress | None = None,
         **fields: Any,
     ) -> trainer_pb2.CheckpointLocation:
@@ -149,7 +149,7 @@ class TrainerClient(ServiceClient):
         self,
         request: trainer_pb2.RestoreRequest | None = None,
         *,
-        silence: float = SILENCE,
+        silence: float | None = None,
         on_progress: OnProgress | None = None,
         **fields: Any,
     ) -> trainer_pb2.GetStateResponse:

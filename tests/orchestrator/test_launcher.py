@@ -19,7 +19,7 @@ from orchestrator.launcher import (
     ServiceDied,
     service_children,
 )
-from orchestrator.recipe_settings import Services
+from orchestrator.recipe_settings import Services, Supervision
 from trueline import RewardClient
 
 # A service as far as its orchestrator can tell: binds (says so), obeys SIGTERM, ends when stdin does.
@@ -89,13 +89,14 @@ async def test_what_a_child_started_ends_with_it(tmp_path: Path) -> None:
 
 
 async def test_a_death_is_told_at_once_with_exit_code_and_last_lines(tmp_path: Path) -> None:
-    async with LocalProcesses([child("plain"), child("brief")], tmp_path) as running:
+    never = Supervision(restarts=0)
+    async with LocalProcesses([child("plain"), child("brief")], tmp_path, supervision=never) as running:
         with pytest.raises(ServiceDied, match=r"brief-0 ended with exit code 7(.|\n)*\| hello from brief"):
             await asyncio.wait_for(running.died, 5)
 
 
 async def test_a_killed_child_is_told_with_its_signal(tmp_path: Path) -> None:
-    async with LocalProcesses([child("plain")], tmp_path) as running:
+    async with LocalProcesses([child("plain")], tmp_path, supervision=Supervision(restarts=0)) as running:
         os.kill(running.started[0].process.pid, signal.SIGKILL)
         with pytest.raises(ServiceDied, match="plain-0 ended with signal SIGKILL"):
             await asyncio.wait_for(running.died, 5)
@@ -171,7 +172,8 @@ async def test_addresses_that_are_given_are_connected_to_and_nothing_is_launched
 async def test_a_real_service_answers_and_ends_when_its_pipe_closes(tmp_path: Path) -> None:
     rules = {"gold": "worlds.helpdesk.gold:score"}
     services = Services.model_validate({"reward": {"rules": rules}})
-    async with LocalServices(services, tmp_path, only=frozenset({"reward"})) as local:
+    only, never = frozenset({"reward"}), Supervision(restarts=0)
+    async with LocalServices(services, tmp_path, only=only, supervision=never) as local:
         async with RewardClient(local.addresses["reward"]) as reward:
             prompt, response = (
                 "my red lamp from monday arrived broken .",
