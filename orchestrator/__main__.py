@@ -13,6 +13,7 @@ from orchestrator.drive import checked_name, drive, new_run, open_run
 from orchestrator.export import ExportError, export_model
 from orchestrator.launcher import REPOSITORY, LaunchError, ServiceDied
 from orchestrator.ledger import Ledger, LedgerError
+from orchestrator.ledger_place import VARIABLE, holds_run
 from orchestrator.payloads import PayloadError
 from orchestrator.peers import MixedVersions
 from orchestrator.progress import choose_progress
@@ -91,6 +92,12 @@ def parser() -> argparse.ArgumentParser:
         sub.add_argument(
             "--runs", type=Path, default=Path("runs"), help="directory of all runs (default: runs)"
         )
+        sub.add_argument(
+            "--ledger",
+            metavar="URL",
+            help="the ledger's database, such as postgresql://user@host/name; a run keeps the one it began "
+            f"with (default: {VARIABLE}, else a file beside the run)",
+        )
     return top
 
 
@@ -102,20 +109,21 @@ def demo_command(options: argparse.Namespace) -> int:
         directory = options.runs / f"{DEMO.stem}-{count}"
     if count > 1:
         print(f"this run is {directory}: there are earlier ones", file=sys.stderr)
-    return go(directory, new_run(DEMO, directory, [], options.seed))
+    return go(directory, new_run(DEMO, directory, [], options.seed, options.ledger))
 
 
 def run_command(options: argparse.Namespace) -> int:
     """A new run of a recipe."""
     name = options.name if options.name is not None else options.recipe.stem
     directory = options.runs / checked_name(name)
-    return go(directory, new_run(options.recipe, directory, options.overrides, options.seed))
+    ledger = new_run(options.recipe, directory, options.overrides, options.seed, options.ledger)
+    return go(directory, ledger)
 
 
 def resume_command(options: argparse.Namespace) -> int:
     """Goes on from the last durable phase."""
     directory = options.runs / checked_name(options.run)
-    return go(directory, open_run(directory))
+    return go(directory, open_run(directory, options.ledger))
 
 
 def go(directory: Path, ledger: Ledger) -> int:
@@ -140,10 +148,10 @@ def status_command(options: argparse.Namespace) -> int:
     named = (
         [options.runs / options.run]
         if options.run
-        else sorted(path.parent for path in options.runs.glob("*/ledger.db"))
+        else sorted(path for path in options.runs.glob("*") if holds_run(path))
     )
     for directory in named:
-        ledger = open_run(directory)
+        ledger = open_run(directory, options.ledger)
         stages = ledger.all_stages()
         last = stages[-1] if stages else None
         rounds = len(ledger.all_rounds(last["stage"])) if last else 0
@@ -155,7 +163,7 @@ def status_command(options: argparse.Namespace) -> int:
 def report_command(options: argparse.Namespace) -> int:
     """The report of what the ledger holds, finished or not."""
     directory = options.runs / options.run
-    ledger = open_run(directory)
+    ledger = open_run(directory, options.ledger)
     if options.json:
         print(json.dumps(summarise(ledger), indent=2, sort_keys=True))
     else:
@@ -173,7 +181,7 @@ def show_report(directory: Path, ledger: Ledger) -> None:
 
 def export_command(options: argparse.Namespace) -> int:
     """Copies a model out."""
-    ledger = open_run(options.runs / options.run)
+    ledger = open_run(options.runs / options.run, options.ledger)
     model = options.model or ledger.newest_model()
     row = ledger.latest_version(model)
     if row is None:

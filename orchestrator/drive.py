@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import json
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -18,7 +19,8 @@ from sqlalchemy.exc import DBAPIError
 
 from orchestrator.data import file_sha256
 from orchestrator.launcher import REPOSITORY, LocalServices
-from orchestrator.ledger import Ledger, LedgerError, open_engine, sqlite_url
+from orchestrator.ledger import Ledger, LedgerError, open_engine
+from orchestrator.ledger_place import holds_run, keep_ledger_url, kept_ledger_url, new_ledger_url
 from orchestrator.mending import DEADLINES, Mending, Stopped
 from orchestrator.peers import Peers
 from orchestrator.progress import Progress
@@ -55,25 +57,33 @@ def checked_name(name: str) -> str:
     return name
 
 
-def new_run(recipe_path: Path, directory: Path, overrides: list[str], seed: int | None) -> Ledger:
+def new_run(
+    recipe_path: Path, directory: Path, overrides: list[str], seed: int | None, ledger_url: str | None = None
+) -> Ledger:
     """Makes the run's directory and first row; the recipe as resolved is kept beside the ledger."""
     recipe = load_recipe(recipe_path, overrides, seed, directory)
-    if (directory / "ledger.db").exists():
+    if holds_run(directory):
         raise LedgerError(f"{directory} holds a run already: resume it, or choose another name")
+    url = new_ledger_url(directory, ledger_url)
+    there_before = directory.exists()
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / "recipe.yaml").write_text(json.dumps(recipe.declared, indent=2) + "\n")
-    ledger = Ledger(open_engine(sqlite_url(directory)), directory.name)
-    ledger.create(
-        seed=recipe.seed, recipe=recipe.declared, recipe_sha256=recipe.sha256, code_sha256=code_digest()
-    )
+    try:
+        (directory / "recipe.yaml").write_text(json.dumps(recipe.declared, indent=2) + "\n")
+        keep_ledger_url(directory, url)
+        ledger = Ledger(open_engine(url), directory.name)
+        ledger.create(
+            seed=recipe.seed, recipe=recipe.declared, recipe_sha256=recipe.sha256, code_sha256=code_digest()
+        )
+    except LedgerError:
+        if not there_before:
+            shutil.rmtree(directory)  # a run that never began
+        raise
     return ledger
 
 
-def open_run(directory: Path) -> Ledger:
+def open_run(directory: Path, ledger_url: str | None = None) -> Ledger:
     """The ledger of a run that exists."""
-    if not (directory / "ledger.db").exists():
-        raise LedgerError(f"{directory} holds no run (no ledger.db)")
-    return Ledger(open_engine(sqlite_url(directory)), directory.name)
+    return Ledger(open_engine(kept_ledger_url(directory, ledger_url)), directory.name)
 
 
 async def drive(directory: Path, ledger: Ledger, progress: Progress) -> bool:

@@ -1,6 +1,8 @@
-"""The ledger's tables."""
+"""The ledger's tables as they are now; orchestrator/migrations brings older ledgers here, step by step."""
 
 import sqlalchemy as sa
+
+REVISION = "0002"  # of the newest migration; a ledger of a revision that is not known is refused
 
 metadata = sa.MetaData()
 
@@ -19,6 +21,10 @@ runs = sa.Table(
     sa.Column("peak_memory_bytes", sa.JSON, nullable=False),
     sa.Column("started_at", sa.Float, nullable=False),
     sa.Column("finished_at", sa.Float),
+    # Who took the lease last: an attempt that is repeated sees by it that it was heard.
+    sa.Column("lease_holder", sa.String),
+    # Counts phases and versions in the order of their writing, which a clock that jumps cannot upset.
+    sa.Column("sequence", sa.BigInteger, nullable=False, server_default="0"),
 )
 stages = sa.Table(
     "stages",
@@ -43,6 +49,8 @@ rounds = sa.Table(
     sa.Column("metrics", sa.JSON, nullable=False),
     sa.Column("begun_at", sa.Float, nullable=False),
     sa.Column("seconds", sa.Float),
+    # Set before retention removes the round's payload files.
+    sa.Column("payloads_removed_at", sa.Float),
 )
 phases = sa.Table(
     "phases",
@@ -54,6 +62,7 @@ phases = sa.Table(
     sa.Column("epoch", sa.BigInteger, nullable=False),
     sa.Column("output", sa.JSON, nullable=False),
     sa.Column("finished_at", sa.Float, nullable=False),
+    sa.Column("sequence", sa.BigInteger),
 )
 versions = sa.Table(
     "versions",
@@ -66,6 +75,10 @@ versions = sa.Table(
     sa.Column("stage", sa.String, nullable=False),
     sa.Column("round", sa.Integer, nullable=False),
     sa.Column("published_at", sa.Float, nullable=False),
+    sa.Column("sequence", sa.BigInteger),
+    # {"model", "number", "sha256"}, kept when the files go; the manifest says it until then.
+    sa.Column("parent", sa.JSON(none_as_null=True)),
+    sa.Column("removed_at", sa.Float),
 )
 checkpoints = sa.Table(
     "checkpoints",
@@ -75,6 +88,7 @@ checkpoints = sa.Table(
     sa.Column("step", sa.BigInteger, primary_key=True),
     sa.Column("uri", sa.String, nullable=False),
     sa.Column("sha256", sa.String, nullable=False),
+    sa.Column("removed_at", sa.Float),
 )
 comparisons = sa.Table(
     "comparisons",

@@ -29,6 +29,7 @@ SERVICES_NEED = CLIENT_NEEDS | {
     "transformers",
 }
 ORCHESTRATOR_NEEDS = CLIENT_NEEDS | {
+    "alembic",
     "jinja2",
     "matplotlib",
     "prometheus_client",

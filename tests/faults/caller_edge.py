@@ -35,17 +35,15 @@ def install_caller_edge(plan: FaultPlan) -> None:
     real_channel = grpc.aio.insecure_channel
 
     async def unary(self: Rpc, request: Any, *, deadline: float) -> Any:
-        limit = edge.limit(deadline)
-
         async def send(message: Any) -> Any:
-            with edge.recorded(self, "deadline", limit):
-                return await real_unary(self, message, deadline=limit)
+            with edge.recorded(self, "deadline", deadline):
+                return await real_unary(self, message, deadline=deadline)
 
         return await edge.call(self, request, send)
 
-    async def stream(self: Rpc, request: Any, *, silence: float, on_progress: Any) -> Any:
+    async def stream(self: Rpc, request: Any, **limits: Any) -> Any:
         async def send(message: Any) -> Any:
-            return await real_stream(self, message, silence=edge.limit(silence), on_progress=on_progress)
+            return await real_stream(self, message, **limits)
 
         return await edge.call(self, request, send)
 
@@ -72,10 +70,6 @@ class CallerEdge:
         self.calls = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         self.latest: dict[tuple[str, str], Any] = {}  # of each method, for late repeats
         self.round = 0
-
-    def limit(self, seconds: float) -> float:
-        """A deadline or a silence, shortened so that hundreds of hangs fit into minutes."""
-        return min(seconds, float(self.settings["deadline"]))
 
     async def call(self, rpc: Rpc, request: Any, send: Send) -> Any:
         """One call of the orchestrator's, with the fault that it claims, if any."""
