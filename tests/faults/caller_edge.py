@@ -35,9 +35,11 @@ def install_caller_edge(plan: FaultPlan) -> None:
     real_channel = grpc.aio.insecure_channel
 
     async def unary(self: Rpc, request: Any, *, deadline: float) -> Any:
+        limit = min(deadline, edge.deadline)
+
         async def send(message: Any) -> Any:
-            with edge.recorded(self, "deadline", deadline):
-                return await real_unary(self, message, deadline=deadline)
+            with edge.recorded(self, "deadline", limit):
+                return await real_unary(self, message, deadline=limit)
 
         return await edge.call(self, request, send)
 
@@ -66,6 +68,8 @@ class CallerEdge:
 
     def __init__(self, plan: FaultPlan) -> None:
         self.plan, self.settings, self.relay = plan, plan.settings, Relay()
+        # Shorter than the methods' own, so that a hang of a minute does not take ten.
+        self.deadline = float(self.settings["deadline"])
         path = plan.directory / "calls" / f"{os.getpid()}.jsonl"
         self.calls = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         self.latest: dict[tuple[str, str], Any] = {}  # of each method, for late repeats
