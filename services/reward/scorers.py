@@ -20,12 +20,14 @@ class Exchange:
     response: str
 
     def fault(self) -> NotScored | None:
-        """Why nobody can score this, or None: a score of nothing would be noise that trains."""
+        """Why nobody can score this, or None.
+
+        An empty response is an answer, and a bad one: were it left out, nothing would teach a policy not to
+        end at once.
+        """
         texts = [self.prompt] if isinstance(self.prompt, str) else [turn["content"] for turn in self.prompt]
         if not any(text.strip() for text in texts):
             return NotScored("empty_prompt", "the prompt is empty")
-        if not self.response.strip():
-            return NotScored("empty_response", "the response is empty")
         return None
 
 

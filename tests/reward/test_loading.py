@@ -215,11 +215,11 @@ async def test_metrics_count_items_by_what_came_of_them(tmp_path: Path):
     published = publish_reward(tmp_path, 3, context=8)
     long = ([{"role": "user", "content": "w1"}], " ".join(["w2"] * 20))
     async with reward_service(learned=(("reward", published.path),)) as (client, server):
-        await client.score("reward", [*ITEMS, ("w1", ""), long])
+        await client.score("reward", [*ITEMS, ("", "w1"), long])
         value = server.host.registry.get_sample_value
         items, scorer = "trueline_reward_items_total", {"scorer": "reward"}
         assert value(items, {**scorer, "outcome": "scored"}) == 2
-        assert value(items, {**scorer, "outcome": "empty_response"}) == 1
+        assert value(items, {**scorer, "outcome": "empty_prompt"}) == 1
         assert value("trueline_reward_tokens_total", scorer) == 6 + 8
         assert value("trueline_reward_truncated_items_total", scorer) == 1
         assert value("trueline_weights_version", {"model": "reward"}) == 3

@@ -52,14 +52,15 @@ async def test_what_goes_wrong_in_a_rule_is_the_error_of_its_item_and_never_a_sc
 
 
 @pytest.mark.parametrize("scorer", ["words", "reward"])
-async def test_an_empty_prompt_or_response_is_the_error_of_its_item(tmp_path: Path, scorer: str):
+async def test_an_empty_prompt_is_the_error_of_its_item_and_an_empty_response_is_scored(
+    tmp_path: Path, scorer: str
+):
     silent = [{"role": "user", "content": ""}]
     items = [("w1", ""), ("", "w1"), ("w1", " \n"), (silent, "w1"), ([], "w1"), ("w1", "w2")]
     published = publish_reward(tmp_path)
     async with reward_service(learned=(("reward", published.path),)) as (client, _):
         reply = await client.score(scorer, items)
-    empty, prompt = "empty_response", "empty_prompt"
-    assert reasons(reply) == [empty, prompt, empty, prompt, prompt, ""]
+    assert reasons(reply) == ["", "empty_prompt", "", "empty_prompt", "empty_prompt", ""]
 
 
 async def test_a_malformed_request_is_refused_with_every_field_named():
@@ -150,8 +151,8 @@ async def test_a_reply_names_version_tokenizer_and_template(tmp_path: Path):
 async def test_a_score_that_is_not_finite_is_an_error(tmp_path: Path, head: float):
     published = publish_reward(tmp_path, head=head, extra={"normalisation": {"gain": 1e300, "bias": 0.0}})
     async with reward_service(learned=(("reward", published.path),)) as (client, _):
-        reply = await client.score("reward", [(USER, "w3"), (USER, "")])
-    assert reasons(reply) == ["non_finite", "empty_response"]
+        reply = await client.score("reward", [(USER, "w3"), ("", "w3")])
+    assert reasons(reply) == ["non_finite", "empty_prompt"]
 
 
 async def test_messages_without_a_chat_template_are_item_errors(tmp_path: Path):
