@@ -39,6 +39,7 @@ class Relay:
         self.upstreams: dict[str, Upstream] = {}
         self._loop = asyncio.new_event_loop()
         self._lock = threading.Lock()
+        self._kept: set[object] = set()  # else a frozen task is collected, and its socket says goodbye
         self._thread: threading.Thread | None = None
 
     def through(self, address: str) -> str:
@@ -88,7 +89,8 @@ class Relay:
             return
         connection = Connection()
         upstream.connections.add(connection)
-        pumps = {
+        self._kept.add(asyncio.current_task())
+        pumps: set[asyncio.Future[None]] = {
             asyncio.ensure_future(pump(reader, far_writer, connection, answers=False)),
             asyncio.ensure_future(pump(far_reader, writer, connection, answers=True)),
         }
@@ -96,6 +98,7 @@ class Relay:
         for each in pumps:
             each.cancel()
         upstream.connections.discard(connection)
+        self._kept.discard(asyncio.current_task())
         for end in (writer, far_writer):
             end.transport.abort()
 
