@@ -45,12 +45,18 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     flags.add_argument("--quick", action="store_true", help="some 40 faults instead of 500")
-    flags.add_argument("--rounds", type=int, help=f"PPO rounds (default: {FULL_ROUNDS}, quick: {QUICK_ROUNDS})")
+    flags.add_argument("--rounds", type=int, help=f"of PPO (default: {FULL_ROUNDS}, quick: {QUICK_ROUNDS})")
     flags.add_argument("--seed", type=int, default=0, help="of the run and of the order of faults")
-    flags.add_argument("--deadline", type=float, default=5.0, help="seconds that a unary call may last at most")
+    flags.add_argument(
+        "--deadline", type=float, default=5.0, help="seconds that a unary call may last at most"
+    )
     flags.add_argument("--total-seconds", type=float, default=5400.0, help="for the run under faults")
-    flags.add_argument("--ledger", help="URL of the database that holds the ledger; default: files beside the runs")
-    flags.add_argument("--postgres", action="store_true", help="a private PostgreSQL, which crashes three times")
+    flags.add_argument(
+        "--ledger", help="URL of the database that holds the ledger; default: files beside the runs"
+    )
+    flags.add_argument(
+        "--postgres", action="store_true", help="a private PostgreSQL, which crashes three times"
+    )
     flags.add_argument("--keep", type=Path, help="a new directory that stays, instead of one that is removed")
     return flags
 
@@ -81,7 +87,9 @@ def chaos(directory: Path, options: argparse.Namespace) -> dict[str, Any]:
         if options.postgres:
             ledger, crashes = stack.enter_context(crashing_postgres(plan, rounds))
         unbroken = Driver(directory / "unbroken", recipe)
-        broken = Driver(directory / "disk" / "runs", recipe, plan, ledger, total_seconds=options.total_seconds)
+        broken = Driver(
+            directory / "disk" / "runs", recipe, plan, ledger, total_seconds=options.total_seconds
+        )
         left_alone = unbroken.drive()
         if not left_alone.finished:
             raise SystemExit(f"the run without faults failed: {left_alone.errors}")

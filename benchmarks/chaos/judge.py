@@ -1,4 +1,4 @@
-"""Holds a run under faults against the same run left alone: nothing lost, nothing twice, nothing different."""
+"""Holds a run under faults against the same run left alone: nothing lost, nothing twice, nothing else."""
 
 import json
 import subprocess
@@ -36,14 +36,16 @@ def all_phases(ledger: Ledger) -> Phases:
 
 
 def compare(unbroken: Driver, broken: Driver) -> dict[str, Any]:
-    """What differs between two runs of one seed; every list is empty and every flag true where all is well."""
+    """What differs between two runs of one seed; where all is well, nothing."""
     ours, theirs = ledger_of(broken), ledger_of(unbroken)
     done, expected = all_phases(ours), all_phases(theirs)
     return {
         "weights_identical": final_weights(ours) == final_weights(theirs),
         "phases_missing": sorted(f"{s} {n} {p}" for s, n, p in expected.keys() - done.keys()),
         "phases_extra": sorted(f"{s} {n} {p}" for s, n, p in done.keys() - expected.keys()),
-        "rollouts_different": different(done, expected, lambda name: name.startswith(("chunk", "gold-")), "sha256"),
+        "rollouts_different": different(
+            done, expected, lambda name: name.startswith(("chunk", "gold-")), "sha256"
+        ),
         "batches_different": different(done, expected, lambda name: name == "scored", "sha256"),
         "steps_different": different(done, expected, lambda name: name == "trained", "weights_sha256"),
         "versions_different": different(done, expected, lambda name: name == "published", "sha256"),
@@ -75,10 +77,14 @@ def recount(ledger: Ledger, done: Phases) -> dict[str, Any]:
         if row.cursor_start != end or row.status != "committed":
             faults.append(f"round {row.number}: {row.status}, cursor {row.cursor_start}, expected {end}")
         end = row.cursor_end
-        sampled = sorted(each for name in done if is_chunk(name, row.number) for each in keys_in(done[name], faults))
+        sampled = sorted(
+            each for name in done if is_chunk(name, row.number) for each in keys_in(done[name], faults)
+        )
         batch = sorted(keys_in(done.get(("ppo", row.number, "scored"), {}), faults))
         if sampled != batch or len(set(batch)) != row.cursor_end - row.cursor_start:
-            faults.append(f"round {row.number}: {len(sampled)} sampled, {len(batch)} in the batch that trained")
+            faults.append(
+                f"round {row.number}: {len(sampled)} sampled, {len(batch)} in the batch that trained"
+            )
         trained.update(batch)
         step = done.get(("ppo", row.number, "trained"), {}).get("step")
         if step != row.number:
@@ -148,7 +154,9 @@ def faults_in(plan: FaultPlan) -> dict[str, Any]:
         "reorders_that_swapped": sum(bool(each.record.get("swapped")) for each in fired),
         "repeats": dict(Counter(each.record["repeat"] for each in fired if "repeat" in each.record)),
         "repeats_answered_otherwise": [
-            each.fault.point for each in fired if each.record.get("equal") is False and each.record["repeat"] == "OK"
+            each.fault.point
+            for each in fired
+            if each.record.get("equal") is False and each.record["repeat"] == "OK"
         ],
     }
 
@@ -159,7 +167,11 @@ def shortfalls(report: dict[str, Any], full: bool) -> list[str]:
     found = [] if run["finished"] else ["the run did not finish"]
     found += [f"stalled: {each}" for each in run["stalls"]]
     found += [] if same["weights_identical"] else ["the final weights differ from the unbroken run's"]
-    found += [f"{name}: {len(rows)}, such as {rows[0]}" for name, rows in same.items() if rows and isinstance(rows, list)]
+    found += [
+        f"{name}: {len(rows)}, such as {rows[0]}"
+        for name, rows in same.items()
+        if rows and isinstance(rows, list)
+    ]
     found += [f"{len(faults['not_fired'])} faults did not fire"] if faults["not_fired"] else []
     found += [f"{len(calls['beyond_limit_and_grace'])} calls beyond limit + {GRACE_SECONDS:g} s"] * bool(
         calls["beyond_limit_and_grace"]

@@ -48,8 +48,8 @@ DEATHS = {
 # The orchestrator's own: (service, method, edge) of the call at which it dies.
 ORCHESTRATOR_EARLY = [("trainer", "SftStep", "after"), ("policy", "Generate", "after")]
 ORCHESTRATOR = [
-    ("policy", "Generate", "before"), ("policy", "Generate", "during"), ("reference", "ComputeLogprobs", "after"),
-    ("reward", "Score", "after"), ("trainer", "PpoStep", "during"), ("trainer", "PpoStep", "after"),
+    ("policy", "Generate", "before"), ("policy", "Generate", "during"),
+    ("reference", "ComputeLogprobs", "after"), ("reward", "Score", "after"), ("trainer", "PpoStep", "during"), ("trainer", "PpoStep", "after"),
     ("trainer", "Publish", "after"), ("policy", "LoadWeights", "after"),
 ]  # fmt: skip
 
@@ -116,19 +116,31 @@ class Schedule:
         placed = [(0, fault) for fault in early]
         self.draw.shuffle(late)
         placed += self.spread(late)
-        for kind, count in counts.items():
-            placed += self.spread([fault_of(kind, *aim) for aim in islice(AIMS[kind](), count)])
+        for position, (kind, count) in enumerate(counts.items()):
+            aims = islice(AIMS[kind](), count)
+            placed += self.spread([fault_of(kind, *aim) for aim in aims], position / len(counts))
         return [
             Fault(
-                number, each.kind, each.service, each.method, round_, each.side, each.edge, each.detail, each.seconds
+                number,
+                each.kind,
+                each.service,
+                each.method,
+                round_,
+                each.side,
+                each.edge,
+                each.detail,
+                each.seconds,
             )  # fmt: skip
             for number, (round_, each) in enumerate(placed, start=1)
         ]
 
-    def spread(self, faults: list[Fault]) -> list[tuple[int, Fault]]:
-        """Round by round, from the first to the last but three: what comes late has to fire yet."""
+    def spread(self, faults: list[Fault], shift: float = 0.5) -> list[tuple[int, Fault]]:
+        """Round by round, from the first to the last but three: what comes late has to fire yet.
+
+        Kinds are shifted against each other by less than one step, so that not all begin in one round.
+        """
         last = max(1, self.rounds - 3)
-        return [(1 + index * last // len(faults), fault) for index, fault in enumerate(faults)]
+        return [(1 + int((index + shift) * last / len(faults)), fault) for index, fault in enumerate(faults)]
 
 
 def fault_of(kind: str, service: str, method: str, edge: str, detail: str, seconds: float) -> Fault:

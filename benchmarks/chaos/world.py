@@ -1,4 +1,4 @@
-"""The chaos run's world and recipe: as small as a whole run goes, so that hundreds of faults fit into minutes."""
+"""The chaos run's world and recipe: as small as a whole run goes, so that hundreds of faults fit in."""
 
 import json
 from pathlib import Path

@@ -18,7 +18,7 @@ import grpc
 
 from tests.faults.clock import jump
 from tests.faults.disk import full_disk
-from tests.faults.plan import Fired, FaultPlan
+from tests.faults.plan import FaultPlan, Fired
 from tests.faults.relay import Relay
 from tests.faults.service_edge import DURING_SECONDS
 from trueline.calls import Rpc

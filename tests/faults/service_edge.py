@@ -17,7 +17,7 @@ import grpc
 
 from tests.faults.clock import jump
 from tests.faults.disk import corrupted, full_disk
-from tests.faults.plan import Fired, FaultPlan
+from tests.faults.plan import FaultPlan, Fired
 
 REORDER_SECONDS = 1.0  # a held request goes on alone where no other comes
 DURING_SECONDS = 0.02
@@ -73,9 +73,10 @@ class FaultInterceptor(grpc.aio.ServerInterceptor):
     def _streaming(self, method: str, inner: Any) -> Any:
         async def behaviour(request: Any, context: Any) -> AsyncIterator[Any]:
             fired = self.plan.claim(self.service, "service", method)
-            async with self._around(fired, request, context), contextlib.aclosing(
-                inner(request, context)
-            ) as responses:
+            async with (
+                self._around(fired, request, context),
+                contextlib.aclosing(inner(request, context)) as responses,
+            ):
                 async for response in responses:
                     if response.WhichOneof("event") not in (None, "progress"):
                         await strike(fired, "after", context)

@@ -12,7 +12,7 @@ MOUNT_SECONDS = 30
 
 @contextlib.contextmanager
 def small_disk(directory: Path, mebibytes: int) -> Iterator[bool]:
-    """Mounts a tmpfs of this size at a new directory; False, and a plain directory, where that is not allowed."""
+    """Mounts a tmpfs of this size at a new directory; False, and a plain one, where that is not allowed."""
     directory.mkdir(parents=True)
     mounted = mounts(directory, mebibytes)
     try:

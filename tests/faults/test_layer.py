@@ -34,7 +34,9 @@ def plan_of(directory: Path, *faults: Fault) -> FaultPlan:
 
 
 @asynccontextmanager
-async def faulty_policy(monkeypatch: pytest.MonkeyPatch, model: Path, plan: FaultPlan) -> AsyncIterator[PolicyClient]:
+async def faulty_policy(
+    monkeypatch: pytest.MonkeyPatch, model: Path, plan: FaultPlan
+) -> AsyncIterator[PolicyClient]:
     """A policy service with the layer at its edge."""
     monkeypatch.setattr(grpc.aio, "server", grpc.aio.server)  # put back afterwards
     install_service_edge(plan, "policy")
@@ -86,7 +88,9 @@ async def test_unavailable_before_and_after_the_work(monkeypatch: pytest.MonkeyP
             with pytest.raises(CallError, match=f"fault {number}"):
                 await policy.load_weights(header=header(str(number)), location=location(published))
             assert (await policy.get_policy()).version.number == served
-        assert (await policy.load_weights(header=header("3"), location=location(published))).version.number == 1
+        assert (
+            await policy.load_weights(header=header("3"), location=location(published))
+        ).version.number == 1
     assert len(plan.all_fired()) == 2
 
 
@@ -120,7 +124,9 @@ async def test_a_shard_reads_wrong_for_one_load_and_the_old_version_serves_on(
             with pytest.raises(CallError, match=str(published.path)):
                 await policy.load_weights(header=header(str(number)), location=location(published))
             assert (await policy.get_policy()).version.number == 0
-        assert (await policy.load_weights(header=header("9"), location=location(published))).version.number == 1
+        assert (
+            await policy.load_weights(header=header("9"), location=location(published))
+        ).version.number == 1
 
 
 CORRUPT = ((1, "shard"), (2, "manifest"))

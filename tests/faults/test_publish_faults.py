@@ -9,8 +9,8 @@ import grpc
 import pytest
 
 from tests.faults.disk import corrupted, fill
-from tests.model_services import policy_service
 from tests.model_services import header as load_header
+from tests.model_services import policy_service
 from tests.trainer.wiring import begin_request, header, sft_request, sft_rows, trainer
 from trueline import CallError, PolicyClient, TrainerClient
 from trueline.v1 import types_pb2

@@ -26,7 +26,7 @@ async def test_a_frozen_connection_answers_nothing_and_a_new_one_does(tmp_path: 
             with pytest.raises(CallError) as caught:
                 await policy.get_policy(deadline=DEADLINE)
             assert caught.value.code is grpc.StatusCode.DEADLINE_EXCEEDED
-            assert DEADLINE - 0.1 <= time.monotonic() - began
+            assert time.monotonic() - began >= DEADLINE - 0.1
             assert relay.freeze(server.address) == 0, "it is frozen already, and the socket still open"
             await server.drain(1.0)
             with pytest.raises(CallError) as caught:
