@@ -35,7 +35,7 @@ SERVICE_NAMES = ("policy", "reference", "reward", "trainer")
 TERM_SECONDS = 10.0  # a draining service may finish its call
 READY_SECONDS = 120.0
 FIRST_PAUSE_SECONDS = 0.5
-TOLD_LOG_LINES = 5  # of a service that is started again
+TOLD_LOG_LINES = 3  # of a service that is started again
 HEALTH_PAUSE_SECONDS = 2.0
 
 Tell = Callable[[str], None]
@@ -249,8 +249,9 @@ class LocalProcesses:
         self._restarts[name] = [*recent, now]
         pause = FIRST_PAUSE_SECONDS * float(2 ** len(recent))
         self._tell(
-            f"{name} ended with {ending(code)}{why}; started again at {started.ready['address']} in {pause:g} s, "
-            f"restart {len(recent) + 1} of {limits.restarts} in {limits.restart_window_seconds:g} s; "
+            f"{name} ended with {ending(code)}{why}; started again at "
+            f"{started.ready['address']} in {pause:g} s, restart {len(recent) + 1} of {limits.restarts} in "
+            f"{limits.restart_window_seconds:g} s; "
             f"its log is {log}{quoted_tail(log, TOLD_LOG_LINES)}"
         )
         return pause

@@ -17,6 +17,7 @@ from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 LOG_LINES = 20  # of a dead service, in its error
+LOG_CHARACTERS = 300  # of each
 POLL_SECONDS = 0.05
 
 
@@ -145,6 +146,7 @@ def quoted_tail(log: Path, lines: int) -> str:
     """The last lines of a log, each marked as a quotation."""
     try:
         with log.open(encoding="utf-8", errors="replace") as file:
-            return "".join("\n  | " + line.rstrip("\n") for line in deque(file, maxlen=lines))
+            tail = deque(file, maxlen=lines)
+        return "".join("\n  | " + line.rstrip("\n")[:LOG_CHARACTERS] for line in tail)
     except OSError:
         return ""

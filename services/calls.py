@@ -18,7 +18,7 @@ from grpc_status import rpc_status
 
 from services.logs import call_fields
 from services.rpc_metrics import Method, RpcMetrics
-from services.status import rich_status, status_of
+from services.status import is_trouble, rich_status, status_of
 
 log = logging.getLogger(__name__)
 
@@ -199,7 +199,7 @@ class Call:
         elif isinstance(error, Exception) and not isinstance(error, grpc.aio.AbortError):
             code, message, details = status_of(error)
             abort = rpc_status.to_status(rich_status(code, message, details))
-            if code is grpc.StatusCode.INTERNAL:
+            if is_trouble(error):
                 log.error("call failed", exc_info=error, extra={"method": self.method.name})
         self._interceptor.ended(self, code, time.perf_counter() - self._began)
         if abort is not None:

@@ -7,6 +7,7 @@
     AlreadyExistsError  ALREADY_EXISTS       there is another thing of that name
     BusyError           RESOURCE_EXHAUSTED   the queue is full; RetryInfo says when to come back
     MemoryError, torch out of memory         RESOURCE_EXHAUSTED
+    no space left on a disk                  RESOURCE_EXHAUSTED   "disk_full": the same call succeeds later
     anything else       INTERNAL             a fault of ours, logged with its traceback
 
 Example: raise FieldError("sampling.temperature", 0.0, "must be above 0")
@@ -21,11 +22,11 @@ class FieldError(ValueError):
     """One field of a request is wrong: its path, the value it had and the limit it broke.
 
     str(FieldError("items[3].response", "", "must not be empty")) is
-    "items[3].response: must not be empty (got '')".
+    "items[3].response: must not be empty (got '')". `reason` is a short stable word where a caller needs one.
     """
 
-    def __init__(self, field: str, value: object, limit: str) -> None:
-        self.field, self.value, self.limit = field, value, limit
+    def __init__(self, field: str, value: object, limit: str, reason: str = "") -> None:
+        self.field, self.value, self.limit, self.reason = field, value, limit, reason
         super().__init__(f"{field}: {self.description}")
 
     @property

@@ -15,7 +15,7 @@ from services.errors import FieldError, PreconditionError
 from services.fence import CallHeader, Fence
 from services.progress import Finished, ProgressFeed
 from services.serving_model import LoadedVersion, ServingModel
-from services.weights import ModelVersion, WeightsError
+from services.weights import DAMAGED, ModelVersion, WeightsDamaged, WeightsError
 from services.wire import (
     expected_version_from_pb,
     fingerprint,
@@ -58,7 +58,8 @@ async def load_weights(
             return await serving.load(path, expected, progress)
         except WeightsError as error:
             limit = f"{error}; still serving {serving.version or 'nothing'}"
-            raise FieldError("location.uri", request.location.uri, limit) from error
+            reason = DAMAGED if isinstance(error, WeightsDamaged) else ""
+            raise FieldError("location.uri", request.location.uri, limit, reason) from error
 
     named = _named_for(header, serving)
     async for event in fence.stream(named, step, fingerprint("LoadWeights", request)):

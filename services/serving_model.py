@@ -5,8 +5,9 @@
     await serving.follow(models_dir, "policy") # or: whatever the committed pointer names, for ever
     served = serving.current()                 # taken once per chunk: a chunk is of exactly one version
 
-A load that fails leaves the old version serving. `load(path, manifest)` makes the model; it runs on a thread
-of its own, so that chunks go on meanwhile.
+A load that fails leaves the old version serving; `on_missed` hears of it, for a replica that must be out of
+rotation until it has the version it was told to serve. `load(path, manifest)` makes the model; it runs on a
+thread of its own, so that chunks go on meanwhile.
 """
 
 import asyncio
@@ -84,10 +85,12 @@ class ServingModel(Generic[Model]):
         load: Callable[[Path, Manifest], Model],
         metrics: LoadMetrics,
         on_loaded: Callable[[], Awaitable[None]] = _nothing,
+        on_missed: Callable[[], Awaitable[None]] = _nothing,
     ) -> None:
         self.name = name
         self.swaps = 0  # loads that changed what is served
         self._load, self._metrics, self._on_loaded = load, metrics, on_loaded
+        self._on_missed = on_missed
         self._served: Served[Model] | None = None
         self._loading = asyncio.Lock()
         metrics.failures.labels(name)  # exported as 0 before the first
@@ -117,6 +120,7 @@ class ServingModel(Generic[Model]):
 
     async def _swap(self, path: Path, expected: ModelVersion | None, progress: ProgressFeed) -> LoadedVersion:
         if expected is not None and expected == self.version:
+            await self._on_loaded()  # it may have missed another version meanwhile
             return LoadedVersion(expected, 0, 0.0)
         started = time.monotonic()
         try:
@@ -126,6 +130,7 @@ class ServingModel(Generic[Model]):
             model = await asyncio.to_thread(self._load, path, manifest)
         except Exception:
             self._metrics.failures.labels(self.name).inc()
+            await self._on_missed()
             raise
         self._served = Served(manifest.version, model)
         self.swaps += 1

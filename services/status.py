@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 import grpc
 from google.protobuf import any_pb2, duration_pb2
 from google.protobuf.message import Message
@@ -15,9 +17,10 @@ from services.errors import (
     NotReadyError,
     PreconditionError,
 )
-from services.weights import VersionExists
+from services.weights import DAMAGED, VersionExists, WeightsDamaged
 
 ERROR_DOMAIN = "trueline"
+DISK_FULL = "disk_full"
 # Details travel as metadata, which peers limit to 8 KiB; text outside ASCII triples on its way there.
 MESSAGE_BYTES = 1200
 FIELD_BYTES = 300
@@ -29,7 +32,9 @@ def status_of(error: Exception) -> tuple[grpc.StatusCode, str, list[Message]]:
     if isinstance(error, (AlreadyExistsError, VersionExists)):
         return grpc.StatusCode.ALREADY_EXISTS, str(error), []
     if isinstance(error, (FieldError, FieldErrors)):
-        return grpc.StatusCode.INVALID_ARGUMENT, str(error), [_bad_request(error)]
+        return grpc.StatusCode.INVALID_ARGUMENT, str(error), [_bad_request(error), *_reason_of(error)]
+    if isinstance(error, WeightsDamaged):
+        return grpc.StatusCode.INVALID_ARGUMENT, str(error), [_error_info(DAMAGED)]
     if isinstance(error, PreconditionError):
         return grpc.StatusCode.FAILED_PRECONDITION, str(error), [_error_info(error.reason)]
     if isinstance(error, NotReadyError):
@@ -41,6 +46,9 @@ def status_of(error: Exception) -> tuple[grpc.StatusCode, str, list[Message]]:
         # The first line only: torch adds a page of allocator statistics.
         message = f"out of memory: {str(error).strip().partition(chr(10))[0] or 'no details'}"
         return grpc.StatusCode.RESOURCE_EXHAUSTED, message, [_error_info("out_of_memory")]
+    if is_disk_full(error):
+        message = f"the disk is full: {error}; nothing is half done, free some space and repeat the call"
+        return grpc.StatusCode.RESOURCE_EXHAUSTED, message, [_error_info(DISK_FULL)]
     if isinstance(error, ValueError):
         return grpc.StatusCode.INVALID_ARGUMENT, str(error), []
     if isinstance(error, NotImplementedError):
@@ -54,6 +62,24 @@ def is_out_of_memory(error: Exception) -> bool:
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
+def is_disk_full(error: Exception) -> bool:
+    """Whether a disk or a quota was full. Libraries that write for us say so in words only."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    return "No space left on device" in str(error) or "(os error 28)" in str(error)
+
+
+def is_trouble(error: Exception) -> bool:
+    """Whether an error has to be in the service's log in full: a fault of ours, of a disk or of a file."""
+    code, _, _ = status_of(error)
+    return (
+        code is grpc.StatusCode.INTERNAL
+        or is_disk_full(error)
+        or isinstance(error, WeightsDamaged)
+        or getattr(error, "reason", "") == DAMAGED
+    )
 
 
 def rich_status(code: grpc.StatusCode, message: str, details: list[Message]) -> status_pb2.Status:
@@ -84,6 +110,11 @@ def _bad_request(error: FieldError | FieldErrors) -> Message:
             for one in errors[:FIELD_VIOLATIONS]
         ]
     )
+
+
+def _reason_of(error: FieldError | FieldErrors) -> list[Message]:
+    reason = error.reason if isinstance(error, FieldError) else ""
+    return [_error_info(reason)] if reason else []
 
 
 def _error_info(reason: str) -> Message:

@@ -25,6 +25,8 @@ from urllib.parse import unquote, urlsplit
 MANIFEST = "manifest.json"
 POINTER = "COMMITTED"
 
+DAMAGED = "weights_damaged"  # what a caller is told as the reason
+
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 
@@ -34,7 +36,11 @@ class WeightsError(ValueError):
 
     def __init__(self, path: Path | str, what: str) -> None:
         super().__init__(f"{path}: {what}")
-        self.path = Path(path)
+        self.path, self.what = Path(path), what
+
+
+class WeightsDamaged(WeightsError):
+    """A published version is not on disk as it was published; its trainer can publish it again."""
 
 
 class VersionExists(WeightsError):
@@ -111,7 +117,8 @@ def publish(
 ) -> PublishedVersion:
     """Writes a version through `write(directory)` and commits it; the same bytes twice are one version.
 
-    Raises VersionExists when the number is taken by other bytes. The pointer only moves forward: a repeat
+    A version of these bytes whose files were damaged since is replaced, which heals it. Raises
+    VersionExists when the number is taken by other bytes. The pointer only moves forward: a repeat
     of an old publish does not take readers back.
     """
     started = time.monotonic()
@@ -156,17 +163,54 @@ def _settle(staging: Path, final: Path, manifest: Manifest) -> None:
     except OSError:
         if not final.exists():
             raise
-    there = verify(final)
-    if there.sha256 != manifest.sha256:
-        raise VersionExists(
-            final, f"holds {there.sha256}, which is not {manifest.sha256}; a version never changes"
-        )
+    if not _is_damaged(final, manifest):
+        return
+    aside = final.with_name(f"{final.name}.tmp-damaged-{secrets.token_hex(4)}")
+    os.rename(final, aside)
+    os.rename(staging, final)
+    _fsync(final.parent)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _is_damaged(final: Path, manifest: Manifest) -> bool:
+    """Whether what lies there is this very version with its files damaged; False where it is whole.
+
+    Raises VersionExists for another version. Where the manifest was damaged too, the pointer tells.
+    """
+    there, whole = _found(final)
+    if whole and there == manifest.sha256:
+        return False
+    if there in ("", manifest.sha256) or _is_pointed_to(final, manifest):
+        return True
+    raise VersionExists(final, f"holds {there}, which is not {manifest.sha256}; a version never changes")
+
+
+def _found(final: Path) -> tuple[str, bool]:
+    """The digest of the manifest that lies there, "" where it cannot be read, and whether all is whole."""
+    try:
+        return verify(final).sha256, True
+    except WeightsError:
+        pass
+    try:
+        return read_manifest(final).sha256, False
+    except WeightsError:
+        return "", False
+
+
+def _is_pointed_to(final: Path, manifest: Manifest) -> bool:
+    try:
+        return _read_pointer(final.parent / POINTER) == (manifest.number, manifest.sha256)
+    except WeightsError:
+        return False
 
 
 def _point(model_dir: Path, version: ModelVersion) -> None:
     """Replaces the pointer file in one move, unless it names a later version already."""
-    pointed = _read_pointer(model_dir / POINTER)
-    if pointed is not None and pointed[0] >= version.number:
+    try:
+        pointed = _read_pointer(model_dir / POINTER)
+    except WeightsError:
+        pointed = None  # damaged: it is written anew
+    if pointed is not None and (pointed[0] > version.number or pointed == (version.number, version.sha256)):
         return
     staging = model_dir / f"{POINTER}.tmp-{secrets.token_hex(4)}"
     staging.write_text(
@@ -220,8 +264,17 @@ def verify(path: Path, expected: ModelVersion | None = None) -> Manifest:
     """Reads every byte of a version and compares with its manifest; the manifest, if all is well.
 
     Raises WeightsError for a missing, foreign, changed or cut-off file, for a version other than `expected`
-    and for weights that only pickle could read.
+    and for weights that only pickle could read: WeightsDamaged where `expected` says that it was published.
     """
+    try:
+        return _verified(path, expected)
+    except WeightsError as error:
+        if expected is None or expected.number == 0:
+            raise
+        raise WeightsDamaged(error.path, error.what) from None
+
+
+def _verified(path: Path, expected: ModelVersion | None) -> Manifest:
     manifest = read_manifest(path)
     if expected is not None and manifest.version != expected:
         raise WeightsError(

@@ -58,8 +58,14 @@ class Policy:
         self.work, self.fence = host.work, Fence()
         self.logprob_metrics = LogprobMetrics(host.registry)
         self._metrics = PolicyMetrics(host.registry)
+        # A round is sampled by one version: balancers skip a replica that missed it. Whoever asks this very
+        # replica is answered by the version before.
         self.serving: ServingModel[Engine] = ServingModel(
-            "policy", self._load, LoadMetrics(host.registry), on_loaded=lambda: host.set_ready(True)
+            "policy",
+            self._load,
+            LoadMetrics(host.registry),
+            on_loaded=lambda: host.set_ready(True),
+            on_missed=lambda: host.set_ready(False),
         )
 
     def _load(self, path: Path, manifest: Manifest) -> Engine:

@@ -11,6 +11,7 @@ from services.weights import (
     POINTER,
     ModelVersion,
     VersionExists,
+    WeightsDamaged,
     WeightsError,
     committed,
     describe_plain,
@@ -175,3 +176,30 @@ def test_a_uri_is_an_absolute_path_or_a_file_uri() -> None:
     for uri in ("", "relative/path", "https://host/a", "file://host/a", "s3://bucket/a"):
         with pytest.raises(WeightsError, match="neither an absolute path nor a file: URI"):
             path_of(uri)
+
+
+@pytest.mark.parametrize("damage", [flip_a_bit, cut_in_half, lambda p: void((p / MANIFEST).write_text("{"))])
+def test_publishing_a_damaged_version_again_heals_it(version: Path, damage: Callable[[Path], None]) -> None:
+    expected, content = read_manifest(version).version, (version / "model.safetensors").read_bytes()
+    damage(version)
+    with pytest.raises(WeightsDamaged):
+        verify(version, expected)
+    healed = publish(version.parent.parent, "policy", 3, tiny(), parent=None)
+    assert healed.version == expected and verify(version, expected).version == expected
+    assert (version / "model.safetensors").read_bytes() == content
+    assert not list(version.parent.glob("*tmp*"))
+
+
+def test_a_damaged_version_of_other_bytes_is_not_replaced(version: Path) -> None:
+    flip_a_bit(version)
+    damaged = (version / "model.safetensors").read_bytes()
+    with pytest.raises(VersionExists):
+        publish(version.parent.parent, "policy", 3, tiny(seed=2), parent=None)
+    assert (version / "model.safetensors").read_bytes() == damaged
+
+
+def test_a_damaged_pointer_is_written_anew_by_the_next_version(version: Path) -> None:
+    (version.parent / POINTER).write_text("{")
+    publish(version.parent.parent, "policy", 4, tiny(seed=2), parent=None)
+    found = committed(version.parent.parent, "policy")
+    assert found is not None and found[0].number == 4

@@ -30,6 +30,7 @@ from trueline import CallError, PolicyClient
 from trueline.v1 import types_pb2 as pb
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 SLOW: dict[str, Any] = {"layers": 4, "width": 128, "context": 256}  # some seconds for a large chunk
 
 
@@ -151,11 +152,14 @@ async def test_a_corrupt_version_is_refused_and_the_old_one_serves_on(
         error = await refused(call, grpc.StatusCode.INVALID_ARGUMENT)
         assert error.field_violations[0][0] == "location.uri"
         assert says in error.message and "still serving policy@1" in error.message
+        assert error.reason == "weights_damaged"
         assert ids_of(await chunk_of(policy, expected_version=version_pb(old))) == before
-        assert await health_of(server.address) == SERVING
+        assert await health_of(server.address) == NOT_SERVING, "balancers skip it: it missed a version"
         failures = server.host.registry.get_sample_value
         assert failures("trueline_weights_load_failures_total", {"model": "policy"}) == 1
         assert failures("trueline_weights_version", {"model": "policy"}) == 1
+        await policy.load_weights(header=header("2"), location=location(old))
+        assert await health_of(server.address) == SERVING, "it has the version that it was told to serve last"
 
 
 async def test_a_location_that_holds_another_version_than_it_says_is_refused(tmp_path: Path) -> None:

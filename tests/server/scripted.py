@@ -10,6 +10,7 @@ b"FieldError"  raises the exception of that name (see ERRORS)
 from __future__ import annotations
 
 import asyncio
+import errno
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -27,7 +28,7 @@ from services.errors import (
 )
 from services.server import Host, run
 from services.settings import ServerSettings, parse_settings
-from services.weights import VersionExists, WeightsError
+from services.weights import VersionExists, WeightsDamaged, WeightsError
 
 SERVICE = "scripted.v1.ScriptedService"
 
@@ -42,6 +43,11 @@ ERRORS: dict[str, Exception] = {
     "LongError": FieldError("é" * 5000, "x" * 5000, "é" * 5000),
     "ValueError": ValueError("something is wrong"),
     "WeightsError": WeightsError("model.safetensors", "is damaged"),
+    "WeightsDamaged": WeightsDamaged("model.safetensors", "is damaged"),
+    "DiskFull": OSError(errno.ENOSPC, "No space left on device", "v000001/model.safetensors"),
+    "SafetensorError": RuntimeError(
+        "Error while serializing: I/O error: No space left on device (os error 28)"
+    ),
     "VersionExists": VersionExists("v000001", "holds other bytes"),
     "AlreadyExistsError": AlreadyExistsError("there is one"),
     "PreconditionError": PreconditionError("stale_step", "expected_step: 3 is stale, the stage has done 4"),

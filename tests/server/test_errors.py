@@ -14,6 +14,9 @@ CODES = {
     "LongError": grpc.StatusCode.INVALID_ARGUMENT,
     "ValueError": grpc.StatusCode.INVALID_ARGUMENT,
     "WeightsError": grpc.StatusCode.INVALID_ARGUMENT,
+    "WeightsDamaged": grpc.StatusCode.INVALID_ARGUMENT,
+    "DiskFull": grpc.StatusCode.RESOURCE_EXHAUSTED,
+    "SafetensorError": grpc.StatusCode.RESOURCE_EXHAUSTED,
     "VersionExists": grpc.StatusCode.ALREADY_EXISTS,
     "AlreadyExistsError": grpc.StatusCode.ALREADY_EXISTS,
     "PreconditionError": grpc.StatusCode.FAILED_PRECONDITION,
@@ -67,7 +70,14 @@ async def test_several_wrong_fields_are_all_named(caller: Caller):
 
 @pytest.mark.parametrize(
     ("script", "reason"),
-    [(b"PreconditionError", "stale_step"), (b"NotReadyError", "not_loaded"), (b"BusyError", "busy")],
+    [
+        (b"PreconditionError", "stale_step"),
+        (b"NotReadyError", "not_loaded"),
+        (b"BusyError", "busy"),
+        (b"DiskFull", "disk_full"),
+        (b"SafetensorError", "disk_full"),
+        (b"WeightsDamaged", "weights_damaged"),
+    ],
 )
 async def test_a_reason_travels_as_a_word(caller: Caller, script: bytes, reason: str):
     info = detail(await failure(caller, "unary", script), error_details_pb2.ErrorInfo())
