@@ -1,10 +1,11 @@
-"""python -m orchestrator: demo, run, resume, status, report, export."""
+"""python -m orchestrator: demo, run, resume, status, report, verify, export."""
 
 import argparse
 import asyncio
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -21,6 +22,7 @@ from orchestrator.recipe import RecipeError
 from orchestrator.report import print_report, write_report
 from orchestrator.run import RunError
 from orchestrator.summary import model_card, summarise
+from orchestrator.verify import verify
 from trueline import CallError
 
 DEMO = REPOSITORY / "recipes" / "helpdesk-ppo.yaml"
@@ -78,13 +80,14 @@ def parser() -> argparse.ArgumentParser:
         ("resume", resume_command, "go on with a run that was stopped or died"),
         ("status", status_command, "where runs stand; every run without RUN"),
         ("report", report_command, "write and show a run's report"),
+        ("verify", verify_command, "recount a run from its ledger and files: nothing lost, nothing twice"),
         ("export", export_command, "copy a run's model out as a plain Hugging Face directory"),
     ):
         sub = commands.add_parser(name, help=text)
         sub.add_argument("run", nargs="?" if name == "status" else None, help="the run's name")
         sub.set_defaults(command=command)
-        if name == "report":
-            sub.add_argument("--json", action="store_true", help="print report.json and nothing else")
+        if name in ("report", "verify"):
+            sub.add_argument("--json", action="store_true", help="print JSON and nothing else")
         if name == "export":
             sub.add_argument("directory", type=Path, help="where to; must be empty or not exist")
             sub.add_argument("--model", help="which model; the newest published one without it")
@@ -177,6 +180,35 @@ def show_report(directory: Path, ledger: Ledger) -> None:
     write_report(report, directory)
     print_report(report)
     print(f"report: {directory / 'report.html'}")
+
+
+def verify_command(options: argparse.Namespace) -> int:
+    """What a recount finds, one line each; 0 when that is nothing."""
+    directory = options.runs / checked_name(options.run)
+    verdict = verify(open_run(directory, options.ledger), directory)
+    if options.json:
+        findings = [finding.as_dict() for finding in verdict.findings]
+        print(json.dumps({"findings": findings, "figures": verdict.figures}, indent=2))
+        return 1 if findings else 0
+    for finding in verdict.findings:
+        print(finding)
+    print(", ".join(f"{name} {value}" for name, value in verdict.figures.items() if name != "lengths"))
+    for stage, lengths in verdict.figures["lengths"].items():
+        print(f"{stage}: {lengths_line(lengths)}")
+    print(f"{len(verdict.findings)} findings" if verdict.findings else "clean")
+    return 1 if verdict.findings else 0
+
+
+def lengths_line(lengths: dict[str, Any]) -> str:
+    """How long what trained is, against what was sampled."""
+    parts = [
+        f"{lengths[side]['rollouts']} {side}"
+        + (f" (mean {lengths[side]['mean_tokens']:.2f} tokens)" if lengths[side]["rollouts"] else "")
+        for side in ("sampled", "trained")
+    ]
+    if lengths["p_value"] is not None:
+        parts.append(f"Kolmogorov-Smirnov {lengths['distance']:.4f}, p = {lengths['p_value']:.3g}")
+    return ", ".join(parts)
 
 
 def export_command(options: argparse.Namespace) -> int:

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
 from orchestrator.database import Database, LedgerError, LostLease, from_json, to_json
-from orchestrator.schema import runs
+from orchestrator.schema import metadata, runs
 
 T = TypeVar("T")
 Values = dict[str, Any]
@@ -89,6 +89,20 @@ class LeasedRun:
                 self._change(connection, notes=[*row["notes"], text])
 
         self._write(add)
+
+    def all_rows(self) -> dict[str, list[Values]]:
+        """Every row of the run by table, all as of one moment."""
+
+        def read(connection: Connection) -> dict[str, list[Values]]:
+            queries = {
+                table.name: table.select().where(table.c.run == self.run) for table in metadata.sorted_tables
+            }
+            return {
+                name: [dict(row) for row in connection.execute(query).mappings()]
+                for name, query in queries.items()
+            }
+
+        return self.database.read(read)
 
     def _write(self, work: Callable[[Connection, Values], T]) -> T:
         """A transaction in which our epoch is still the run's; `work` is given the run's row.

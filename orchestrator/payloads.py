@@ -62,6 +62,11 @@ def read_payload(payload: Payload, kind: type[M]) -> M:
     return message
 
 
+def message_sha256(message: Message) -> str:
+    """Digest of a message's canonical bytes: what a payload that holds it would have."""
+    return hashlib.sha256(message.SerializeToString(deterministic=True)).hexdigest()
+
+
 def sync_directory(path: Path) -> None:
     """Makes a rename in a directory durable."""
     descriptor = os.open(path, os.O_RDONLY)

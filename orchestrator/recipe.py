@@ -107,6 +107,11 @@ def load_recipe(
     return _resolved(declared, run_dir)
 
 
+def recorded_recipe(declared: dict[str, Any], run_dir: Path) -> Recipe:
+    """The recipe that a ledger keeps as `Recipe.declared` gave it."""
+    return _resolved(Recipe.model_validate(declared), run_dir)
+
+
 def _read(path: Path) -> Document:
     try:
         return read_yaml(path.read_text(encoding="utf-8"))

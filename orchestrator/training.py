@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 from google.protobuf.message import Message
 
 from orchestrator.mending import Trouble, trouble_of
+from orchestrator.payloads import message_sha256
 from orchestrator.run import Run, RunError, Stopwatch, location
 from orchestrator.seeds import derive
 from trueline import CallError
@@ -196,7 +197,7 @@ class TrainingStage:
         request.header.CopyFrom(self._header(number, "trained", expected_step=number - 1))  # type: ignore[attr-defined]
         result = await self.step(request)
         self.run.time.computed(result.timing)
-        return as_row(result)
+        return {**as_row(result), "batch_sha256": batch_sha256(request)}
 
     async def _publish(self, number: int) -> trainer_pb2.PublishedModel:
         header = self._header(number, "published", expected_step=number)
@@ -225,10 +226,18 @@ def as_row(result: trainer_pb2.StepResult) -> dict[str, Any]:
         "trained": result.trained,
         "metrics": dict(result.metrics),
         "excluded": excluded,
+        "excluded_rows": [[row.row, row.reason] for row in result.excluded],
         "weights_sha256": result.weights_sha256,
         "kl_budget": trainer_pb2.KlBudget.Name(result.kl_budget).removeprefix("KL_BUDGET_").lower(),
         "compute_seconds": result.timing.compute_seconds,
     }
+
+
+def batch_sha256(request: Any) -> str:
+    """Digest of what a step trains on, so that the ledger can tell it from every other batch."""
+    if request.WhichOneof("batch") == "artifact":
+        return str(request.artifact.sha256)
+    return message_sha256(request.inline)
 
 
 def settings_message(kind: type[Message], values: dict[str, Any]) -> Any:

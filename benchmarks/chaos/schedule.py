@@ -49,8 +49,9 @@ DEATHS = {
 ORCHESTRATOR_EARLY = [("trainer", "SftStep", "after"), ("policy", "Generate", "after")]
 ORCHESTRATOR = [
     ("policy", "Generate", "before"), ("policy", "Generate", "during"),
-    ("reference", "ComputeLogprobs", "after"), ("reward", "Score", "after"), ("trainer", "PpoStep", "during"), ("trainer", "PpoStep", "after"),
-    ("trainer", "Publish", "after"), ("policy", "LoadWeights", "after"),
+    ("reference", "ComputeLogprobs", "after"), ("reward", "Score", "after"),
+    ("trainer", "PpoStep", "during"), ("trainer", "PpoStep", "after"), ("trainer", "Publish", "after"),
+    ("policy", "LoadWeights", "after"),
 ]  # fmt: skip
 
 EVERY_ROUND = [

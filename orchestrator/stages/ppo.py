@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from orchestrator.accounts import account_of
 from orchestrator.data import read_prompts
 from orchestrator.payloads import Payload, write_payload
 from orchestrator.peers import in_parallel
@@ -91,15 +92,16 @@ class PpoRounds:
             return Payload(**known)
         sampler = Sampler(self.run, self.name, number, self.settings.sampling, derive(self.seed, number))
         chunks = cut(prompts, self.settings.prompts_per_chunk)
-        kept = 0
+        drawn: dict[int, list[types_pb2.Rollout]] = {}
 
         async def fill(index: int, asked: Sequence[Asked]) -> list[types_pb2.Rollout]:
-            nonlocal kept
             samples = self.settings.samples_per_prompt
             rollouts = await sampler.chunk(index, asked, samples, self.policy)
-            kept += 1
-            if kept == len(chunks):
-                self.run.mark(self.name, number, "sampled", {"chunks": kept}, self.watch)
+            drawn[index] = rollouts
+            if len(drawn) == len(chunks):
+                everything = [each for index in sorted(drawn) for each in drawn[index]]
+                account = {"chunks": len(chunks), **account_of(everything)}
+                self.run.mark(self.name, number, "sampled", account, self.watch)
             answered = [each.row for each in asked for _ in range(samples)]
             await in_parallel(
                 [

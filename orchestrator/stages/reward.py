@@ -20,10 +20,10 @@ async def run_reward(run: Run, name: str, settings: RewardStage) -> dict[str, An
     collected = run.ledger.all_comparisons(settings.comparisons)
     to_train = [row for row in collected if not row["held_out"]]
     training = limited(to_train, settings.comparison_limit)
+    steps = reward_steps(run.recipe.seed, name, settings, collected)
     held_out = [row for row in collected if row["held_out"]]
     if not training:
         raise RunError(f"stages.{name}: collection {settings.comparisons!r} has no comparisons to train on")
-    steps = steps_of(training, settings.epochs, settings.rows_per_step, derive(run.recipe.seed, name))
 
     def request(number: int) -> trainer_pb2.RewardModelStepRequest:
         return trainer_pb2.RewardModelStepRequest(inline=comparison_batch(steps[number - 1]))
@@ -55,6 +55,12 @@ async def run_reward(run: Run, name: str, settings: RewardStage) -> dict[str, An
         "normalisation": published["normalisation"],
         "metrics": last,
     }
+
+
+def reward_steps(seed: int, name: str, settings: RewardStage, collected: list[Row]) -> list[list[Row]]:
+    """The rows that each step trains on, which seed, comparisons and settings decide."""
+    training = limited([row for row in collected if not row["held_out"]], settings.comparison_limit)
+    return steps_of(training, settings.epochs, settings.rows_per_step, derive(seed, name))
 
 
 def comparison_batch(rows: list[Row]) -> trainer_pb2.ComparisonBatch:

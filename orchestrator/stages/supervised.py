@@ -17,13 +17,10 @@ Row = dict[str, Any]
 
 async def run_supervised(run: Run, name: str, settings: PretrainStage | SftStage) -> dict[str, Any]:
     """Trains on every row `epochs` times, one call to the trainer per `rows_per_step` rows."""
-    read = read_demonstrations if settings.loss_on == "assistant" else read_texts
-    rows = read(Path(settings.data))
-    steps = steps_of(rows, settings.epochs, settings.rows_per_step, derive(run.recipe.seed, name))
+    steps = supervised_steps(run.recipe.seed, name, settings)
 
     def request(number: int) -> trainer_pb2.SftStepRequest:
-        batch = trainer_pb2.SftBatch(rows=[sft_row(row) for row in steps[number - 1]])
-        return trainer_pb2.SftStepRequest(inline=batch)
+        return trainer_pb2.SftStepRequest(inline=sft_batch(steps[number - 1]))
 
     fields = {"minibatch_size", "micro_batch_size", "max_tokens", "loss_on", "optimizer"}
     supervised = settings_message(trainer_pb2.SftSettings, settings.model_dump(include=fields))
@@ -36,6 +33,17 @@ async def run_supervised(run: Run, name: str, settings: PretrainStage | SftStage
     published = await stage.publish(len(steps))
     version = published.version.number
     return {"model": settings.output, "version": version, "steps": len(steps), "metrics": last}
+
+
+def supervised_steps(seed: int, name: str, settings: PretrainStage | SftStage) -> list[list[Row]]:
+    """The rows that each step trains on, which seed, data and settings decide."""
+    read = read_demonstrations if settings.loss_on == "assistant" else read_texts
+    return steps_of(read(Path(settings.data)), settings.epochs, settings.rows_per_step, derive(seed, name))
+
+
+def sft_batch(rows: list[Row]) -> trainer_pb2.SftBatch:
+    """One step's rows for the trainer."""
+    return trainer_pb2.SftBatch(rows=[sft_row(row) for row in rows])
 
 
 def sft_row(row: Row) -> trainer_pb2.SftRow:

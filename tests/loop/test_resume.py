@@ -9,6 +9,7 @@ import psutil
 import pytest
 
 from orchestrator.ledger import Ledger, open_engine, sqlite_url
+from orchestrator.verify import verify
 from tests.loop.small import start, start_small, succeed
 
 # After which row of the ledger the orchestrator is killed: stage, round, phase. Sampling is under way behind
@@ -83,3 +84,5 @@ def test_a_run_killed_in_every_phase_ends_with_the_weights_of_an_unbroken_one(tm
     assert last is not None and other is not None
     weights = [(Path(each["uri"]) / "model.safetensors").read_bytes() for each in (last, other)]
     assert weights[0] == weights[1]
+    for ledger in (unbroken, killed):
+        assert verify(ledger, tmp_path / ledger.run).findings == []

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.ledger import Ledger, open_engine, sqlite_url
+from orchestrator.verify import verify
 from tests.loop.small import start, start_small, succeed
 
 pytestmark = pytest.mark.timeout(600)
@@ -39,6 +40,8 @@ def test_a_hard_kl_budget_rolls_back_to_the_last_good_version_as_a_new_one(tmp_p
     assert all(status == "rolled_back" for n, status in statuses.items() if n > back["good"])
     assert max(statuses) == number, "no round comes after the budget"
     assert "hard budget" in " ".join(ledger.info()["notes"])
+    verdict = verify(ledger, tmp_path / "budget")
+    assert verdict.findings == [] and verdict.figures["rounds_rolled_back"] >= 1
 
 
 def test_a_run_told_to_stop_ends_at_a_durable_point_and_resumes(tmp_path: Path) -> None:

@@ -7,9 +7,11 @@ import pytest
 
 from orchestrator.statistics import (
     Z95,
+    kolmogorov_tail,
     mean_interval,
     share_interval,
     student_t95,
+    two_samples,
     wilson,
     win_rate,
     win_rate_of_counts,
@@ -73,3 +75,21 @@ def test_wilsons_interval_stays_within_0_and_1_and_is_symmetric() -> None:
     low, high = wilson(0, 10)
     assert low == 0.0 and high == pytest.approx(Z95**2 / (10 + Z95**2))
     assert wilson(10, 10) == pytest.approx((1 - high, 1.0))
+
+
+def test_two_samples_are_as_far_apart_as_their_distribution_functions() -> None:
+    """Below 3 lie 2/4 of the one and 0/2 of the other; samples of one distribution are at distance 0."""
+    apart = two_samples([1, 2, 3, 4], [3, 4])
+    assert apart is not None and apart.distance == pytest.approx(0.5)
+    same = two_samples([1, 2, 2, 3], [2, 3, 1, 2])
+    assert same is not None and (same.distance, same.p_value) == (0.0, 1.0)
+    whole = two_samples([1.0] * 50, [2.0] * 50)
+    assert whole is not None and whole.distance == 1.0 and whole.p_value < 1e-15
+    assert two_samples([], [1.0]) is None
+
+
+def test_the_tail_of_the_kolmogorov_distribution_has_its_tabled_points() -> None:
+    """Smirnov's table (1948): 5% at 1.3581, 1% at 1.6276."""
+    assert kolmogorov_tail(1.3581) == pytest.approx(0.05, abs=2e-5)
+    assert kolmogorov_tail(1.6276) == pytest.approx(0.01, abs=1e-5)
+    assert kolmogorov_tail(0.0) == 1.0 and 0.999 < kolmogorov_tail(0.3) <= 1.0
