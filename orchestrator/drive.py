@@ -5,10 +5,11 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import os
 import re
 import shutil
 import signal
-import subprocess
+import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
@@ -19,6 +20,7 @@ from sqlalchemy.exc import DBAPIError
 
 from orchestrator.data import file_sha256
 from orchestrator.launcher import REPOSITORY, LocalServices
+from orchestrator.leash import CANNOT_RUN
 from orchestrator.ledger import Ledger, LedgerError, open_engine
 from orchestrator.ledger_place import holds_run, keep_ledger_url, kept_ledger_url, new_ledger_url
 from orchestrator.mending import DEADLINES, Mending, Stopped
@@ -99,30 +101,41 @@ async def drive_alone(directory: Path, ledger: Ledger, progress: Progress) -> bo
     """As drive, where nobody else on this machine drives the run."""
     recipe = recorded_recipe(directory, ledger)
     ledger.take_lease()
-    prepare(recipe, directory)
-    recipe.require_inputs()
-    check_digests(ledger, recipe)
-    ledger.set_run(status="running")
     stopping = asyncio.Event()
+    with stop_on_signals(stopping), call_context(run=ledger.run):
+        try:
+            await prepare(recipe, directory, stopping)
+        except Stopped:
+            ledger.set_run(status="stopped")
+            return False
+        recipe.require_inputs()
+        check_digests(ledger, recipe)
+        ledger.set_run(status="running")
+        return await drive_stages(recipe, directory, ledger, progress, stopping)
+
+
+async def drive_stages(
+    recipe: Recipe, directory: Path, ledger: Ledger, progress: Progress, stopping: asyncio.Event
+) -> bool:
+    """Starts the services and runs the stages on them; True when the end was reached."""
     limits, tell = recipe.supervision, progress.note
-    with call_context(run=ledger.run):
-        async with (
-            LocalServices(
-                recipe.services, directory, only=recipe.needed_services, supervision=limits, tell=tell
-            ) as local,
-            Peers(local.addresses, limits, tell) as peers,
-        ):
+    async with (
+        LocalServices(
+            recipe.services, directory, only=recipe.needed_services, supervision=limits, tell=tell
+        ) as local,
+        Peers(local.addresses, limits, tell) as peers,
+    ):
 
-            def stuck(service: str, deadlines: int) -> None:
+        def stuck(service: str, deadlines: int) -> None:
+            if service in peers.addresses:
                 peers.reconnect(service)
-                if deadlines >= DEADLINES:
-                    local.kill_stuck(service, f"killed: {deadlines} calls missed their deadlines")
+            if deadlines >= DEADLINES:
+                local.kill_stuck(service, f"killed: {deadlines} calls missed their deadlines")
 
-            run = Run(recipe, directory, ledger, peers, progress, Mending(limits, stopping, tell, stuck))
-            with stop_on_signals(stopping):
-                finished = await until_done(run_stages(run), local.died, ledger)
-            ledger.set_run(peak_memory_bytes=local.peak_memory_bytes())
-            return finished
+        run = Run(recipe, directory, ledger, peers, progress, Mending(limits, stopping, tell, stuck))
+        finished = await until_done(run_stages(run), local.died, ledger)
+        ledger.set_run(peak_memory_bytes=local.peak_memory_bytes())
+        return finished
 
 
 async def until_done(work: Awaitable[None], died: "asyncio.Future[None]", ledger: Ledger) -> bool:
@@ -198,22 +211,48 @@ def recorded_recipe(directory: Path, ledger: Ledger) -> Recipe:
     return recipe
 
 
-def prepare(recipe: Recipe, directory: Path) -> None:
-    """Runs the recipe's prepare command once; its output counts only when it ended well."""
+async def prepare(recipe: Recipe, directory: Path, stopping: asyncio.Event) -> None:
+    """Runs the recipe's prepare command once; its output counts only when it ended well.
+
+    It ends with us, and when the run is told to stop.
+    """
     done = directory / "prepared" / ".done"
     if recipe.prepare is None or done.exists():
         return
-    try:
-        finished = subprocess.run(
-            recipe.prepare.command, cwd=REPOSITORY, capture_output=True, text=True, stdin=subprocess.DEVNULL
-        )
-    except OSError as error:
-        raise RunError(f"prepare: cannot run {recipe.prepare.command[0]}: {error.strerror}") from None
-    if finished.returncode != 0:
-        command, said = " ".join(recipe.prepare.command), finished.stderr[-2000:]
-        raise RunError(f"prepare: {command} ended with {finished.returncode}\n{said}")
+    code, said = await leashed(recipe.prepare.command, stopping)
+    if code == CANNOT_RUN:
+        raise RunError(f"prepare: {said.strip()}")
+    if code != 0:
+        raise RunError(f"prepare: {' '.join(recipe.prepare.command)} ended with {code}\n{said[-2000:]}")
     done.parent.mkdir(parents=True, exist_ok=True)
     done.touch()
+
+
+async def leashed(command: list[str], stopping: asyncio.Event) -> tuple[int, str]:
+    """Runs a command that cannot outlive us; its exit code and what it said on stderr."""
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "orchestrator.leash", *command),
+        cwd=REPOSITORY,
+        stdin=pipe,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=pipe,
+        start_new_session=True,
+    )
+    assert process.stderr is not None
+    said, stopped = asyncio.ensure_future(process.stderr.read()), asyncio.ensure_future(stopping.wait())
+    try:
+        await asyncio.wait({said, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if not said.done():
+            raise Stopped("stopped while it was preparing")
+        return await process.wait(), said.result().decode(errors="replace")
+    finally:
+        stopped.cancel()
+        said.cancel()
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            await process.wait()
 
 
 def check_digests(ledger: Ledger, recipe: Recipe) -> None:

@@ -111,7 +111,7 @@ class Peers:
     def _tell_of(self, service: str, serving: list[str], failures: list[BaseException]) -> None:
         before, all_of_them = self.rotation[service], self.addresses[service]
         if set(serving) - set(before):
-            self.tell(f"{service}: {', '.join(serving)} of {', '.join(all_of_them)} in rotation again")
+            self.tell(f"{service}: {', '.join(serving)} of {', '.join(all_of_them)} in rotation")
         for failure in failures:
             if set(before) - set(serving) and isinstance(failure, CallError):
                 self.tell(f"{first_line(failure)}; out of rotation, the other replicas go on without it")

@@ -2,9 +2,10 @@
 
 import asyncio
 import math
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from orchestrator.payloads import Payload, read_payload, write_payload
 from orchestrator.prompts import Asked, Row, prompt_message, score_item
@@ -28,6 +29,7 @@ class Sampler:
         self.sampling = types_pb2.SamplingParameters(**sampling.model_dump(), seed=seed)
         # One chunk in work and one under way for each replica keeps all of them busy.
         self.free = asyncio.Semaphore(2 * len(run.peers.policy_replicas))
+        self.drawing: set[asyncio.Future[None]] = set()
 
     async def chunk(
         self, index: int, asked: Sequence[Asked], samples: int, version: types_pb2.ModelVersion
@@ -36,11 +38,29 @@ class Sampler:
         phase = f"{self.label}chunk-{index}"
         kept = self.run.ledger.phase(self.stage, self.number, phase)
         if kept is None:
-            async with self.free:
+            async with self.free, self._in_work(phase):
                 batch = await self._generate(asked, samples, version)
-            kept = self._keep(phase, batch)
+                self._keep(phase, batch)
             return list(batch.rollouts)
         return list(read_payload(Payload(**kept), trainer_pb2.PpoBatch).rollouts)
+
+    @asynccontextmanager
+    async def _in_work(self, phase: str) -> AsyncIterator[None]:
+        """Holds one chunk that is being drawn.
+
+        Told to stop, no chunk is begun, and those under way are kept first: chunks cut off would be the
+        slow ones.
+        """
+        if self.run.mending.stopping.is_set() and self.drawing:
+            await asyncio.wait(self.drawing)
+        self.run.may_stop(f"{self.stage} {self.number} {phase}")
+        done = asyncio.get_running_loop().create_future()
+        self.drawing.add(done)
+        try:
+            yield
+        finally:
+            self.drawing.discard(done)
+            done.set_result(None)
 
     async def _generate(
         self, asked: Sequence[Asked], samples: int, version: types_pb2.ModelVersion
@@ -59,9 +79,9 @@ class Sampler:
         self.run.time.computed(reply.timing)
         return trainer_pb2.PpoBatch(rollouts=reply.rollouts)
 
-    def _keep(self, phase: str, batch: trainer_pb2.PpoBatch) -> dict[str, Any]:
+    def _keep(self, phase: str, batch: trainer_pb2.PpoBatch) -> None:
         payload = write_payload(rollouts_path(self.run, self.stage, self.number) / f"{phase}.pb", batch)
-        return self.run.ledger.finish_phase(self.stage, self.number, phase, payload.as_row())
+        self.run.ledger.finish_phase(self.stage, self.number, phase, payload.as_row())
 
 
 def rollouts_path(run: Run, stage: str, number: int) -> Path:

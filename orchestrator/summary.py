@@ -71,7 +71,8 @@ def reward_model(result: dict[str, Any]) -> dict[str, Any]:
 def policy_rounds(ledger: Ledger, stage: str) -> dict[str, Any]:
     """Rounds, throughput and rollbacks of a stage that goes in rounds."""
     rows = ledger.all_rounds(stage)
-    done = [row for row in rows if row.seconds]
+    # A round that was resumed knows the seconds since then only: it makes no rate.
+    done = [row for row in rows if row.seconds and not row.metrics.get("resumed")]
     seconds = sum(row.seconds or 0.0 for row in done)
     found: dict[str, Any] = {
         "rounds": [

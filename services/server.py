@@ -23,6 +23,7 @@ exit code 1.
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import json
 import logging
 import os
@@ -51,6 +52,7 @@ log = logging.getLogger(__name__)
 MIN_PING_INTERVAL_SECONDS = 30
 KEEPALIVE_SECONDS = 60
 STDIN_CLOSED_GRACE_SECONDS = 1.0
+PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -199,6 +201,7 @@ async def _serve_until_stopped(
     stop = asyncio.Event()
     _watch_signals(stop)
     if settings.until_stdin_closes:
+        _die_with_parent()
         _watch_stdin(asyncio.get_running_loop(), stop)
     server = Server(service, build, settings)
     start = await server.start()
@@ -226,6 +229,12 @@ def _watch_signals(stop: asyncio.Event) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, signalled, number)
+
+
+def _die_with_parent() -> None:
+    """Has the kernel kill us when our parent ends: a stopped process (SIGSTOP) sees no end of its stdin."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _watch_stdin(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:

@@ -49,6 +49,7 @@ class PpoRounds:
             settings.checkpoint_every,
         )
         self.watch = Stopwatch()
+        self.resumed = False
 
     @classmethod
     async def begin(cls, run: Run, name: str, settings: PpoStage) -> "PpoRounds":
@@ -76,6 +77,7 @@ class PpoRounds:
     def draw(self, number: int) -> list[Asked]:
         """The round's prompts: the next places of the cursor, which the round's row reserves."""
         self.watch = Stopwatch()
+        self.resumed = self.run.ledger.round(self.name, number) is not None
         row = self.run.ledger.begin_round(self.name, number, self.settings.prompts_per_round)
         places = row.cursor_end - row.cursor_start
         drawn = prompts_at(row.cursor_start, places, len(self.prompts), self.seed)
@@ -162,12 +164,14 @@ class PpoRounds:
             "kl_budget": trained["kl_budget"],
             **self.run.time.take_phases(),
             "generated_tokens": generated_tokens(trained["metrics"]),
+            "resumed": self.resumed,
             "overhead_seconds": seconds
             - self.run.time.computing(self.watch.start, self.watch.start + seconds),
         }
         self.run.ledger.commit_round(self.name, number, metrics, seconds)
         numbers = {name: value for name, value in metrics.items() if isinstance(value, float)}
-        numbers["tokens_per_second"] = numbers["generated_tokens"] / seconds
+        if not self.resumed:  # else part of the tokens were drawn before these seconds began
+            numbers["tokens_per_second"] = numbers["generated_tokens"] / seconds
         self.run.progress.step_done(self.name, number, self.settings.rounds, numbers)
 
     async def roll_back(self, number: int, trained: Phase) -> None:

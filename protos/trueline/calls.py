@@ -51,7 +51,8 @@ class Rpc:
         the whole may take as long as it likes.
         """
         _require_positive("silence", silence)
-        latest, since = None, time.monotonic()
+        latest: Any = None
+        since = time.monotonic()
         call = self.invoke(request, metadata=_metadata(request))
         try:
             while True:
@@ -61,7 +62,9 @@ class Rpc:
                     if response.progress != latest:
                         latest, since = response.progress, time.monotonic()
                     elif time.monotonic() - since > standstill:
-                        message = f"no progress for {standstill:g} s; it stands at {latest.activity!r}"
+                        message = (
+                            f"no progress for {standstill:g} s; it stands at {response.progress.activity!r}"
+                        )
                         raise self._failure(grpc.StatusCode.DEADLINE_EXCEEDED, message)
                     if on_progress is not None:
                         on_progress(response.progress)

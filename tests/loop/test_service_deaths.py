@@ -39,11 +39,11 @@ def service(orchestrator: int, name: str) -> psutil.Process:
     raise AssertionError(f"no {name} service runs")
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_each_service_killed_in_mid_round_costs_no_round_and_no_bit(tmp_path: Path) -> None:
-    succeed(start_small(tmp_path, "unbroken", *QUICK), tmp_path)
+    succeed(start_small(tmp_path, "unbroken", *QUICK), tmp_path, 900)
     process = start_small(tmp_path, "killed", *QUICK)
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 900
     while not (tmp_path / "killed" / "prepared").exists():  # made when the ledger is there
         assert time.monotonic() < deadline and process.poll() is None
         time.sleep(0.02)
@@ -54,7 +54,7 @@ def test_each_service_killed_in_mid_round_costs_no_round_and_no_bit(tmp_path: Pa
             assert process.poll() is None, (tmp_path / "output.log").read_text()[-4000:]
             time.sleep(0.002)
         os.kill(service(process.pid, name).pid, signal.SIGKILL)
-    succeed(process, tmp_path)
+    succeed(process, tmp_path, 900)
 
     output = (tmp_path / "output.log").read_text()
     unbroken, killed = ledger_of(tmp_path, "unbroken"), ledger_of(tmp_path, "killed")

@@ -1,0 +1,164 @@
+"""A trainer that loses its memory is brought to where the ledger stands, and no step is trained twice."""
+
+import asyncio
+import contextlib
+import hashlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from grpc_status import rpc_status
+
+from orchestrator.launcher import REPOSITORY
+from orchestrator.ledger import Ledger, open_engine, sqlite_url
+from orchestrator.mending import Mending
+from orchestrator.peers import Peers
+from orchestrator.progress import PlainProgress
+from orchestrator.recipe import load_recipe
+from orchestrator.recipe_settings import Supervision
+from orchestrator.run import Run
+from orchestrator.training import TrainingStage
+from services.errors import PreconditionError
+from services.status import rich_status, status_of
+from trueline.v1 import trainer_pb2, trainer_pb2_grpc, types_pb2
+
+
+class Trainer(trainer_pb2_grpc.TrainerServiceServicer):
+    """Its weights are the digest of the steps it has done; `breaks` ends the process in that many steps."""
+
+    def __init__(self, log: list[str]) -> None:
+        self.log, self.stage, self.run_id, self.done = log, "", "", list[str]()
+        self.published = 0
+        self.breaks_after = 10**9
+        self.broken = asyncio.Event()
+
+    @property
+    def weights(self) -> str:
+        return hashlib.sha256("".join(self.done).encode()).hexdigest()
+
+    async def GetState(self, request: Any, context: Any) -> trainer_pb2.GetStateResponse:
+        return trainer_pb2.GetStateResponse(
+            stage=self.stage, run_id=self.run_id, step=len(self.done), weights_sha256=self.weights
+        )
+
+    async def BeginStage(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        self.log.append(f"begin {request.header.request_id}")
+        self.stage, self.run_id, self.done = request.stage, request.header.run_id, []
+        yield trainer_pb2.BeginStageResponse(begun=trainer_pb2.StageBegun())
+
+    async def SftStep(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        await self._place(request, context)
+        yield trainer_pb2.SftStepResponse(progress=types_pb2.Progress(activity="training"))
+        self.log.append(f"step {request.header.request_id}")
+        self.breaks_after -= 1
+        if self.breaks_after < 0:
+            self.broken.set()
+            await asyncio.sleep(60)
+        self.done.append(request.header.request_id)
+        result = trainer_pb2.StepResult(step=len(self.done), trained=True, weights_sha256=self.weights)
+        yield trainer_pb2.SftStepResponse(result=result)
+
+    async def Publish(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        await self._place(request, context)
+        self.log.append(f"publish {request.header.request_id}")
+        version = types_pb2.ModelVersion(model="out", number=request.number, sha256=self.weights)
+        where = types_pb2.ModelLocation(version=version, uri=f"/models/out/v{request.number:06d}")
+        yield trainer_pb2.PublishResponse(published=trainer_pb2.PublishedModel(location=where))
+
+    async def _place(self, request: Any, context: Any) -> None:
+        if request.header.expected_step != len(self.done) or not self.stage:
+            error = PreconditionError("stale_step", f"{len(self.done)} steps are done")
+            await context.abort_with_status(rpc_status.to_status(rich_status(*status_of(error))))
+
+
+@contextlib.asynccontextmanager
+async def served(log: list[str], port: int = 0) -> AsyncIterator[tuple[int, Trainer]]:
+    server, trainer = grpc.aio.server(options=[("grpc.so_reuseport", 0)]), Trainer(log)
+    trainer_pb2_grpc.add_TrainerServiceServicer_to_server(trainer, server)
+    bound = server.add_insecure_port(f"127.0.0.1:{port}")
+    await server.start()
+    try:
+        yield bound, trainer
+    finally:
+        await server.stop(0)
+
+
+@contextlib.asynccontextmanager
+async def a_run(tmp_path: Path, port: int) -> AsyncIterator[Run]:
+    recipe = load_recipe(REPOSITORY / "recipes" / "helpdesk-ppo.yaml", run_dir=tmp_path)
+    ledger = Ledger(open_engine(sqlite_url(tmp_path)), "r")
+    ledger.create(seed=0, recipe=recipe.declared, recipe_sha256=recipe.sha256, code_sha256="c")
+    ledger.take_lease()
+    addresses = {"policy": [], "reference": [], "reward": [], "trainer": [f"127.0.0.1:{port}"]}
+    limits = Supervision(patience_seconds=60.0, silence_seconds=20.0)
+    progress = PlainProgress((tmp_path / "told").open("w"))
+    async with Peers(addresses, limits) as peers:
+        mending = Mending(limits, asyncio.Event(), progress.note)
+        yield Run(recipe, tmp_path, ledger, peers, progress, mending)
+
+
+def stage_of(run: Run) -> TrainingStage:
+    begin = trainer_pb2.BeginStageRequest(stage="sft", output_model="out")
+    request = trainer_pb2.SftStepRequest
+    return TrainingStage(run, "sft", begin, run.peers.trainer.sft_step, lambda number: request(), 0)
+
+
+async def test_a_trainer_that_dies_in_a_step_replays_the_ledgers_and_does_the_step_under_its_first_id(
+    tmp_path: Path,
+) -> None:
+    before, after = list[str](), list[str]()
+    async with contextlib.AsyncExitStack() as first:
+        port, dying = await first.enter_async_context(served(before))
+        dying.breaks_after = 2
+        async with a_run(tmp_path, port) as run:
+            stage = stage_of(run)
+            training = asyncio.create_task(stage.train_all(3))
+            await asyncio.wait_for(dying.broken.wait(), 30)
+            await first.aclose()
+            async with served(after, port) as (_, reborn):
+                await asyncio.wait_for(training, 60)
+                where = await stage.publish(3)
+            assert reborn.done == [f"sft/{number}/trained" for number in (1, 2, 3)]
+            assert where.version.sha256 == reborn.weights
+            rows = run.ledger.all_phases("sft", "trained")
+            assert [rows[number]["step"] for number in (1, 2, 3)] == [1, 2, 3]
+    assert before == ["begin sft/0/begin/1/1", *(f"step sft/{number}/trained" for number in (1, 2, 3))]
+    assert after == [
+        "begin sft/0/begin/1/2",  # a new id: no memory may answer it
+        *(f"step sft/{number}/trained" for number in (1, 2, 3)),
+        "publish sft/3/published",
+    ]
+
+
+async def test_a_trainer_that_stands_elsewhere_than_it_should_is_begun_anew(tmp_path: Path) -> None:
+    log = list[str]()
+    async with served(log) as (port, trainer), a_run(tmp_path, port) as run:
+        stage = stage_of(run)
+        await stage.recover()
+        run.ledger.begin_round("sft", 1, 0)
+        await stage.train(1)
+        trainer.done.append("a step that the ledger never heard of")
+        trainer.done.append("and another")
+        await stage.publish(1)
+    assert log == [
+        "begin sft/0/begin/1/1",
+        "step sft/1/trained",
+        "begin sft/0/begin/1/2",
+        "step sft/1/trained",
+        "publish sft/1/published",
+    ]
+
+
+async def test_a_replay_that_gives_other_weights_ends_the_run(tmp_path: Path) -> None:
+    async with served([]) as (port, trainer), a_run(tmp_path, port) as run:
+        stage = stage_of(run)
+        await stage.recover()
+        run.ledger.begin_round("sft", 1, 0)
+        trainer.done = []
+        row = await stage.train(1)
+        trainer.stage, trainer.done = "", []
+        run.ledger.finish_phase("sft", 2, "trained", {**row, "weights_sha256": "0" * 64})
+        with pytest.raises(Exception, match="replaying sft 2 gave weights"):
+            await stage.publish(2)
