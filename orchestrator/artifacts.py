@@ -52,6 +52,11 @@ class ArtifactRows(LeasedRun):
         query = versions.select().where(versions.c.run == self.run)
         return self._all(query.order_by(versions.c.model, versions.c.number))
 
+    def kept_versions(self) -> list[Values]:
+        """Those whose files are there, a model's in order of their numbers."""
+        query = versions.select().where(versions.c.run == self.run, versions.c.removed_at.is_(None))
+        return self._all(query.order_by(versions.c.model, versions.c.number))
+
     def remove_version(self, model: str, number: int, parent: Values | None) -> None:
         """Says that a version's files may go, and keeps what their manifest said of its parent."""
         values = dict(parent=parent, removed_at=time.time())
@@ -77,6 +82,12 @@ class ArtifactRows(LeasedRun):
         """Every stage's checkpoints, in order of their steps."""
         query = checkpoints.select().where(checkpoints.c.run == self.run)
         return self._all(query.order_by(checkpoints.c.stage, checkpoints.c.step))
+
+    def kept_checkpoints(self, stage: str) -> list[Values]:
+        """The stage's checkpoints whose files are there, in order of their steps."""
+        of_stage = sa.and_(checkpoints.c.run == self.run, checkpoints.c.stage == stage)
+        query = checkpoints.select().where(of_stage, checkpoints.c.removed_at.is_(None))
+        return self._all(query.order_by(checkpoints.c.step))
 
     def remove_checkpoint(self, stage: str, step: int) -> None:
         """Says that a checkpoint's files may go."""

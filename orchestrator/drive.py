@@ -27,6 +27,7 @@ from orchestrator.mending import DEADLINES, Mending, Stopped
 from orchestrator.peers import Peers
 from orchestrator.progress import Progress
 from orchestrator.recipe import Recipe, load_recipe
+from orchestrator.retention import Retainer
 from orchestrator.rounds import run_ppo
 from orchestrator.run import Run, RunError, Stopwatch
 from orchestrator.stages.collect import run_collect
@@ -101,6 +102,7 @@ async def drive_alone(directory: Path, ledger: Ledger, progress: Progress) -> bo
     """As drive, where nobody else on this machine drives the run."""
     recipe = recorded_recipe(directory, ledger)
     ledger.take_lease()
+    Retainer(ledger, directory, recipe.retention).sweep(local_writers=not recipe.services.trainer.addresses)
     stopping = asyncio.Event()
     with stop_on_signals(stopping), call_context(run=ledger.run):
         try:

@@ -152,6 +152,19 @@ class Ledger(ArtifactRows):
         change = rounds.update().where(of_these).values(payloads_removed_at=time.time())
         self._write(lambda connection, _: connection.execute(change))
 
+    def newest_round(self, stage: str) -> int:
+        """The number of the stage's newest round; 0 before the first."""
+        query = sa.select(sa.func.max(rounds.c.round).label("newest"))
+        row = self._one(query.where(rounds.c.run == self.run, rounds.c.stage == stage))
+        return int(row["newest"] or 0) if row else 0
+
+    def closed_rounds(self, stage: str, up_to: int) -> list[int]:
+        """Rounds that are over and whose payloads are there, up to a number."""
+        of_stage = sa.and_(rounds.c.run == self.run, rounds.c.stage == stage, rounds.c.round <= up_to)
+        there = sa.and_(rounds.c.payloads_removed_at.is_(None), rounds.c.status != "open")
+        query = sa.select(rounds.c.round).where(of_stage, there).order_by(rounds.c.round)
+        return [row["round"] for row in self._all(query)]
+
     def phase(self, stage: str, number: int, phase: str) -> dict[str, Any] | None:
         """A phase's output, or None while it is not durable."""
         row = self._one(phases.select().where(self._phase_is(stage, number, phase)))

@@ -19,6 +19,7 @@ from pydantic import Field, PrivateAttr, ValidationError
 
 from orchestrator.recipe_faults import RecipeError, dotted, schema_faults
 from orchestrator.recipe_graph import Fault, expanded, graph_faults, input_faults, path_faults
+from orchestrator.recipe_retention import Retention
 from orchestrator.recipe_settings import InputDirectory, Name, Services, Settings, Supervision
 from orchestrator.recipe_stages import Stage
 from orchestrator.recipe_yaml import Document, read_scalar, read_yaml
@@ -50,6 +51,8 @@ class Recipe(Settings):
     """The services and what they host."""
     supervision: Supervision = Supervision()
     """How long the run waits for what is down, stuck or full."""
+    retention: Retention = Retention()
+    """How much of the run stays on disk."""
     stages: Annotated[dict[Name, Stage], Field(min_length=1)]
     """What is done, in order, by name."""
 
@@ -62,9 +65,10 @@ class Recipe(Settings):
 
     @property
     def sha256(self) -> str:
-        """Digest of all that decides the run's result. Where it lies, who serves it and patience do not."""
+        """Digest of all that decides the result; places, patience and what is kept do not."""
         kept = json.loads(json.dumps(self._declared))
-        kept.pop("supervision")
+        for name in ("supervision", "retention"):
+            kept.pop(name, None)
         kept["stages"] = list(kept["stages"].items())  # their order counts; that of other keys does not
         for service in kept["services"].values():
             service.pop("addresses", None)
@@ -107,7 +111,7 @@ def load_recipe(
     return _resolved(declared, run_dir)
 
 
-def recorded_recipe(declared: dict[str, Any], run_dir: Path) -> Recipe:
+def declared_recipe(declared: dict[str, Any], run_dir: Path) -> Recipe:
     """The recipe that a ledger keeps as `Recipe.declared` gave it."""
     return _resolved(Recipe.model_validate(declared), run_dir)
 

@@ -13,6 +13,7 @@ from orchestrator.mending import Mending, Stopped
 from orchestrator.peers import Peers
 from orchestrator.progress import Progress
 from orchestrator.recipe import Recipe
+from orchestrator.retention import Retainer
 from orchestrator.timekeeping import Timekeeper
 from trueline import CallError
 from trueline.v1 import types_pb2
@@ -54,6 +55,11 @@ class Run:
     def run_id(self) -> str:
         """Names the run in every header; to a service that outlives runs, two of one name are two."""
         return f"{self.name}@{round(self.ledger.info()['started_at'] * 1000):x}"
+
+    @cached_property
+    def retainer(self) -> Retainer:
+        """Removes what the recipe does not keep."""
+        return Retainer(self.ledger, self.directory, self.recipe.retention)
 
     @property
     def deadline(self) -> float:

@@ -95,6 +95,7 @@ class TrainingStage:
             await self.checkpoint(number, last=steps)
             metrics = trained["metrics"]
             self.run.ledger.commit_round(self.name, number, metrics, watch.seconds)
+            self.run.retainer.apply(self.name)
             self.run.progress.step_done(self.name, number, steps, metrics)
         return metrics
 

@@ -4,7 +4,8 @@
     verdict.findings     [Finding("rollout_lost", "ppo 12 scored", "prompt p7 sample 0 is not ...", "once")]
     verdict.figures      {"rounds": 40, "lengths": {"ppo": {"sampled": {...}, "trained": {...}, ...}}}
 
-It reads rows as of one moment and writes nothing, so that a run under way may be verified too.
+It reads rows as of one moment and writes nothing, so that a run under way may be verified too. Files may go
+from under it there: a finding counts when it is found again.
 """
 
 from collections.abc import Iterator
@@ -12,13 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.data import DataError, file_sha256
+from orchestrator.data import DataError, file_sha256, read_demonstrations, read_texts
 from orchestrator.ledger import Ledger
 from orchestrator.payloads import message_sha256
-from orchestrator.recipe import Recipe, RecipeError, load_recipe, recorded_recipe
+from orchestrator.recipe import Recipe, RecipeError, declared_recipe, load_recipe
 from orchestrator.recipe_stages import PpoStage, PretrainStage, RewardStage, SftStage
+from orchestrator.seeds import derive
 from orchestrator.stages.reward import comparison_batch, reward_steps
-from orchestrator.stages.supervised import sft_batch, supervised_steps
+from orchestrator.stages.supervised import sft_batch, steps_of
 from orchestrator.verify_files import check_checkpoints, check_payloads, check_versions
 from orchestrator.verify_findings import Finding, Row, Rows
 from orchestrator.verify_rollouts import RolloutCount
@@ -33,11 +35,28 @@ class Verdict:
     figures: dict[str, Any]
 
 
+RECOUNTS = 3  # of a run that changes while it is counted
+
+
 def verify(ledger: Ledger, directory: Path) -> Verdict:
     """Every check there is. LedgerError where the run is not in the ledger."""
     ledger.info()
-    rows = Rows(ledger.all_rows())
-    recipe = recorded_recipe(rows.run["recipe"], directory)
+    tables = ledger.all_rows()
+    verdict = recount(tables, directory)
+    for _ in range(RECOUNTS - 1):
+        again = ledger.all_rows()
+        if not verdict.findings or again == tables:
+            break
+        tables, before = again, set(verdict.findings)
+        verdict = recount(tables, directory)
+        verdict = Verdict([each for each in verdict.findings if each in before], verdict.figures)
+    return verdict
+
+
+def recount(tables: dict[str, list[Row]], directory: Path) -> Verdict:
+    """Every check, on rows as of one moment."""
+    rows = Rows(tables)
+    recipe = declared_recipe(rows.run["recipe"], directory)
     parents: dict[tuple[str, int], Row | None] = {}
     findings = [
         *check_recipe(rows, directory),
@@ -85,7 +104,9 @@ def check_batches(rows: Rows, recipe: Recipe) -> Iterator[Finding]:
     for stage in rows.stages:
         name, settings = stage["stage"], recipe.stages.get(stage["stage"])
         if isinstance(settings, PretrainStage | SftStage):
-            steps = supervised_steps(recipe.seed, name, settings)
+            read = read_demonstrations if settings.loss_on == "assistant" else read_texts
+            data = read(Path(settings.data))
+            steps = steps_of(data, settings.epochs, settings.rows_per_step, derive(recipe.seed, name))
             digests = (message_sha256(sft_batch(step)) for step in steps)
         elif isinstance(settings, RewardStage):
             collected = [row for row in rows.comparisons if row["collection"] == settings.comparisons]

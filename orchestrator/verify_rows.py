@@ -134,7 +134,8 @@ def check_phases(rows: Rows, stage: str, kind: str) -> Iterator[Finding]:
             last, last_place = max(at, last), where
     known = {row["round"] for row in rows.rounds(stage)}
     for phase in rows.phases_of(stage):
-        if kind in ROUND_PHASES and phase["round"] not in known:
+        # Round 0 is what a stage does before its first round.
+        if kind in ROUND_PHASES and phase["round"] not in {0, *known}:
             yield Finding("round_missing", f"{stage} {phase['round']}", "no row", f"one, for {place(phase)}")
 
 

@@ -60,8 +60,8 @@ class Driver:
 
     @property
     def output(self) -> Path:
-        """What the orchestrator printed."""
-        return self.runs / "output.log"
+        """What the orchestrator printed; not on a disk that fills."""
+        return self.recipe.parent / f"{'unbroken' if self.plan is None else 'broken'}.log"
 
     def command(self, *words: str) -> list[str]:
         """python -m orchestrator WORDS for this run's place and ledger."""

@@ -30,7 +30,7 @@ def ledger_of(driver: Driver) -> Ledger:
 
 def all_phases(ledger: Ledger) -> Phases:
     """Every phase's output, by stage, round and phase."""
-    with ledger.engine.connect() as connection:
+    with ledger.database.engine.connect() as connection:
         rows = connection.execute(phases.select().where(phases.c.run == ledger.run)).mappings().all()
     return {(row["stage"], row["round"], row["phase"]): dict(row["output"]) for row in rows}
 

@@ -18,12 +18,26 @@ from trueline.v1 import types_pb2
 
 
 async def run_collect(run: Run, name: str, settings: CollectStage) -> dict[str, Any]:
-    """Samples, labels and keeps one collection of comparisons; its prompts are split, not its pairs."""
+    """Keeps one collection of comparisons, whole; one that is kept is not drawn or labelled again."""
+    watch = Stopwatch()
+    if not run.ledger.all_comparisons(settings.output):
+        run.ledger.add_comparisons(settings.output, await collect(run, name, settings))
+    rows = run.ledger.all_comparisons(settings.output)
+    run.mark(name, 1, "labelled", {"prompts": len(rows)}, watch)
+    return {
+        "prompts": len(rows),
+        "comparisons": sum(len(row["preferences"]) for row in rows),
+        "held_out_prompts": sum(1 for row in rows if row["held_out"]),
+        "policy": settings.policy,
+    }
+
+
+async def collect(run: Run, name: str, settings: CollectStage) -> list[dict[str, Any]]:
+    """Samples and labels; its prompts are split into those that train and those held out, not its pairs."""
     prompts = read_prompts(Path(settings.prompts))[: settings.prompt_limit]
     policy = await run.serve_policy(settings.policy)
     await run.serve_scorers(settings.label.scorer)
     seed = derive(run.recipe.seed, name)
-    watch = Stopwatch()
     sampler = Sampler(run, name, 1, settings.sampling, seed)
     samples = settings.samples_per_prompt
 
@@ -51,20 +65,10 @@ async def run_collect(run: Run, name: str, settings: CollectStage) -> dict[str, 
     held_out = set(
         shuffled(len(rows), derive(seed, "held-out"))[: round(len(rows) * settings.held_out_share)]
     )
-    run.ledger.add_comparisons(
-        settings.output,
-        [
-            {**row, "source": f"simulated:{settings.label.scorer}", "held_out": index in held_out}
-            for index, row in enumerate(rows)
-        ],
-    )
-    run.mark(name, 1, "labelled", {"prompts": len(rows)}, watch)
-    return {
-        "prompts": len(rows),
-        "comparisons": sum(len(row["preferences"]) for row in rows),
-        "held_out_prompts": len(held_out),
-        "policy": settings.policy,
-    }
+    return [
+        {**row, "source": f"simulated:{settings.label.scorer}", "held_out": index in held_out}
+        for index, row in enumerate(rows)
+    ]
 
 
 def compare(

@@ -37,10 +37,7 @@ async def run_evaluate(run: Run, name: str, settings: EvaluateStage) -> dict[str
     sampled, scored = {}, {}
     for role, model in (("before", settings.before), ("after", settings.after)):
         sampled[role] = await sample(run, name, role, model, settings, prompts, reference)
-        texts = [each.response_text for each in sampled[role]]
-        scored[role] = {
-            each: await score_all(run, scorer, prompts, texts) for each, scorer in scorers.items()
-        }
+        scored[role] = await scores_of(run, name, role, scorers, prompts, sampled[role])
     return {
         "prompts": len(prompts),
         "temperature": settings.sampling.temperature,
@@ -83,6 +80,23 @@ async def sample(
 
     payload = Payload(**await run.durable(name, 1, role, produce))
     return list(read_payload(payload, trainer_pb2.PpoBatch).rollouts)
+
+
+async def scores_of(
+    run: Run,
+    name: str,
+    role: str,
+    scorers: dict[str, str],
+    prompts: list[Row],
+    rollouts: list[types_pb2.Rollout],
+) -> Scores:
+    """Every scorer's scores of one model's responses; durable, so that a resume asks no scorer again."""
+    texts = [each.response_text for each in rollouts]
+
+    async def produce() -> dict[str, Any]:
+        return {each: await score_all(run, scorer, prompts, texts) for each, scorer in scorers.items()}
+
+    return await run.durable(name, 1, f"{role}-scored", produce)
 
 
 async def score_all(run: Run, scorer: str, prompts: list[Row], texts: list[str]) -> list[float | None]:

@@ -169,6 +169,7 @@ class PpoRounds:
             - self.run.time.computing(self.watch.start, self.watch.start + seconds),
         }
         self.run.ledger.commit_round(self.name, number, metrics, seconds)
+        self.run.retainer.apply(self.name)
         numbers = {name: value for name, value in metrics.items() if isinstance(value, float)}
         if not self.resumed:  # else part of the tokens were drawn before these seconds began
             numbers["tokens_per_second"] = numbers["generated_tokens"] / seconds

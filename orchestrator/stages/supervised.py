@@ -17,7 +17,9 @@ Row = dict[str, Any]
 
 async def run_supervised(run: Run, name: str, settings: PretrainStage | SftStage) -> dict[str, Any]:
     """Trains on every row `epochs` times, one call to the trainer per `rows_per_step` rows."""
-    steps = supervised_steps(run.recipe.seed, name, settings)
+    read = read_demonstrations if settings.loss_on == "assistant" else read_texts
+    rows = read(Path(settings.data))
+    steps = steps_of(rows, settings.epochs, settings.rows_per_step, derive(run.recipe.seed, name))
 
     def request(number: int) -> trainer_pb2.SftStepRequest:
         return trainer_pb2.SftStepRequest(inline=sft_batch(steps[number - 1]))
@@ -33,12 +35,6 @@ async def run_supervised(run: Run, name: str, settings: PretrainStage | SftStage
     published = await stage.publish(len(steps))
     version = published.version.number
     return {"model": settings.output, "version": version, "steps": len(steps), "metrics": last}
-
-
-def supervised_steps(seed: int, name: str, settings: PretrainStage | SftStage) -> list[list[Row]]:
-    """The rows that each step trains on, which seed, data and settings decide."""
-    read = read_demonstrations if settings.loss_on == "assistant" else read_texts
-    return steps_of(read(Path(settings.data)), settings.epochs, settings.rows_per_step, derive(seed, name))
 
 
 def sft_batch(rows: list[Row]) -> trainer_pb2.SftBatch:

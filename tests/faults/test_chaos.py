@@ -1,4 +1,4 @@
-"""A whole small run under some 40 faults ends as the same run left alone; and the schedule keeps its promises."""
+"""A run under some 40 faults ends as the same run left alone; and the schedule keeps its promises."""
 
 import json
 import subprocess

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.accounts import account_of
-from orchestrator.drive import data_digests, new_run
+from orchestrator.data import file_sha256, read_texts
+from orchestrator.drive import new_run
 from orchestrator.ledger import Ledger
 from orchestrator.payloads import message_sha256, write_payload
 from orchestrator.recipe import load_recipe
 from orchestrator.seeds import derive, prompts_at
-from orchestrator.stages.supervised import sft_batch, supervised_steps
+from orchestrator.stages.supervised import sft_batch, steps_of
 from services.weights import ModelVersion, publish
 from trueline.v1 import trainer_pb2, types_pb2
 
@@ -24,7 +25,7 @@ UNSCORED = ("p3", 0)  # the one rollout without a score, in the first round that
 SAMPLES = 2
 
 
-def recipe(directory: Path, rounds: int, **retention: Any) -> dict[str, Any]:
+def recipe(directory: Path, rounds: int) -> dict[str, Any]:
     """The recipe, over data that it writes."""
     prompts = [{"prompt_id": f"p{i}", "text": f"prompt {i}"} for i in range(6)]
     (directory / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in prompts))
@@ -42,21 +43,23 @@ def recipe(directory: Path, rounds: int, **retention: Any) -> dict[str, Any]:
     rules = {"rule": "tests.reward.scripted_rules:count_words"}
     made = dict(name="written", seed=5, models={"start": str(directory / "start")})
     made |= dict(services={"reward": {"rules": rules}}, stages={"sft": sft, "ppo": ppo, "export": export})
-    return {**made, "retention": retention} if retention else made
+    return made
 
 
 class RunWriter:
     """Writes one run, round by round; a test may put its own hand between."""
 
-    def __init__(self, directory: Path, rounds: int = 4, **retention: Any) -> None:
+    def __init__(self, directory: Path, rounds: int = 4, ledger_url: str | None = None) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         path = directory / "recipe.yaml"
-        path.write_text(json.dumps(recipe(directory, rounds, **retention)))
+        path.write_text(json.dumps(recipe(directory, rounds)))
         self.directory, self.rounds = directory / "run", rounds
-        self.ledger: Ledger = new_run(path, self.directory, [], None)
+        self.ledger: Ledger = new_run(path, self.directory, [], None, ledger_url)
         self.recipe = load_recipe(path, run_dir=self.directory)
         self.ledger.take_lease()
-        self.ledger.set_run(data_sha256=data_digests(self.recipe), status="running")
+        data = [directory / name for name in ("prompts.jsonl", "texts.jsonl")]
+        digests = {str(path): file_sha256(path) for path in data}
+        self.ledger.set_run(data_sha256=digests, status="running")
         self.parent = ModelVersion("start", 0, "0" * 64)
         self.unscored = 0
 
@@ -73,7 +76,8 @@ class RunWriter:
     def supervised(self) -> None:
         """The supervised stage."""
         self.ledger.begin_stage("sft", "sft", 1)
-        steps = supervised_steps(self.recipe.seed, "sft", self.recipe.stages["sft"])  # type: ignore[arg-type]
+        texts = read_texts(self.directory.parent / "texts.jsonl")
+        steps = steps_of(texts, 1, 4, derive(self.recipe.seed, "sft"))
         for number, rows in enumerate(steps, start=1):
             self.ledger.begin_round("sft", number, 0)
             self.trained("sft", number, message_sha256(sft_batch(rows)), {})
