@@ -159,11 +159,13 @@ def hangs() -> Iterator[Aimed]:
 
 
 def half_open() -> Iterator[Aimed]:
+    """The connection of a call vanishes under it, without a word."""
     for service, method in cycle(EVERY_ROUND):
         yield service, method, "before", "", 0.0
 
 
 def slow() -> Iterator[Aimed]:
+    """Late, and well within the deadline."""
     for index, (service, method) in enumerate(cycle(EVERY_ROUND)):
         yield service, method, ("before", "after")[index % 2], "", 0.3
 
@@ -175,6 +177,7 @@ def duplicates() -> Iterator[Aimed]:
 
 
 def reorders() -> Iterator[Aimed]:
+    """A request is held back until a later one has overtaken it."""
     for service, method in cycle(CONCURRENT):
         yield service, method, "before", "", 0.0
 
