@@ -23,7 +23,7 @@ from orchestrator.launcher import REPOSITORY, LocalServices
 from orchestrator.leash import CANNOT_RUN
 from orchestrator.ledger import Ledger, LedgerError, open_engine
 from orchestrator.ledger_place import holds_run, keep_ledger_url, kept_ledger_url, new_ledger_url
-from orchestrator.mending import DEADLINES, Mending, Stopped
+from orchestrator.mending import DEADLINES, Mending, Stopped, own_trouble
 from orchestrator.peers import Peers
 from orchestrator.progress import Progress
 from orchestrator.recipe import Recipe, load_recipe
@@ -183,7 +183,8 @@ async def run_stages(run: Run) -> None:
             continue
         run.progress.stage_started(name, settings.kind, position, count, getattr(settings, "rounds", 0))
         # A stage goes on from what the ledger has: where disk or database fail it, it is simply begun again.
-        seconds = await run.mending.persist("the ledger", partial(run_stage, run, name, settings))
+        stage = partial(run_stage, run, name, settings)
+        seconds = await run.mending.persist("the ledger", stage, cause=own_trouble)
         run.progress.stage_finished(name, seconds)
 
 

@@ -84,18 +84,26 @@ def database_trouble(error: DBAPIError) -> Trouble | None:
     return Trouble.AWAY if server and gone else None
 
 
+def own_trouble(error: BaseException) -> Trouble | None:
+    """As trouble_of, for the orchestrator's own disk and database: services were persisted with already."""
+    return None if isinstance(error, CallError) else trouble_of(error)
+
+
+Cause = Callable[[BaseException], Trouble | None]
+
+
 class Trial:
     """The tries of one piece of work. `failed` raises the error once they were enough."""
 
-    def __init__(self, patience: float) -> None:
-        self.patience = patience
+    def __init__(self, patience: float, cause: Cause) -> None:
+        self.patience, self.cause = patience, cause
         self.outages = self.refusals = self.deadlines = 0
         self.since: float | None = None
         self.pause = FIRST_PAUSE_SECONDS
 
     def failed(self, error: Exception, began: float) -> Trouble:
         """Counts a failure of a try that began then; returns what may cure it."""
-        trouble, now = trouble_of(error), time.monotonic()
+        trouble, now = self.cause(error), time.monotonic()
         if trouble is None:
             raise error
         if self.since is None or now - began > NEW_OUTAGE_SECONDS:
@@ -141,13 +149,17 @@ class Mending:
         self._failing: dict[str, tuple[Trouble, float]] = {}
 
     async def persist(
-        self, peer: str, work: Callable[[], Awaitable[T]], mend: Callable[[], Awaitable[object]] = nothing
+        self,
+        peer: str,
+        work: Callable[[], Awaitable[T]],
+        mend: Callable[[], Awaitable[object]] = nothing,
+        cause: Cause = trouble_of,
     ) -> T:
         """The result of `work`, however often `peer` has to be mended for it within patience.
 
         Raises what no mending cures, and Stopped where the run is told to stop while it waits.
         """
-        trial, broken, seen = Trial(self.patience), False, 0
+        trial, broken, seen = Trial(self.patience, cause), False, 0
         while True:
             began = time.monotonic()
             try:

@@ -9,6 +9,7 @@ reader sees the old version or the new one and never half of either. No torch he
 side of the house may read manifests too.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -177,31 +178,18 @@ def _is_damaged(final: Path, manifest: Manifest) -> bool:
 
     Raises VersionExists for another version. Where the manifest was damaged too, the pointer tells.
     """
-    there, whole = _found(final)
-    if whole and there == manifest.sha256:
-        return False
-    if there in ("", manifest.sha256) or _is_pointed_to(final, manifest):
+    with contextlib.suppress(WeightsError):
+        if verify(final).sha256 == manifest.sha256:
+            return False
+    with contextlib.suppress(WeightsError):
+        if _read_pointer(final.parent / POINTER) == (manifest.number, manifest.sha256):
+            return True
+    there = manifest.sha256  # of a manifest that cannot be read
+    with contextlib.suppress(WeightsError):
+        there = read_manifest(final).sha256
+    if there == manifest.sha256:
         return True
     raise VersionExists(final, f"holds {there}, which is not {manifest.sha256}; a version never changes")
-
-
-def _found(final: Path) -> tuple[str, bool]:
-    """The digest of the manifest that lies there, "" where it cannot be read, and whether all is whole."""
-    try:
-        return verify(final).sha256, True
-    except WeightsError:
-        pass
-    try:
-        return read_manifest(final).sha256, False
-    except WeightsError:
-        return "", False
-
-
-def _is_pointed_to(final: Path, manifest: Manifest) -> bool:
-    try:
-        return _read_pointer(final.parent / POINTER) == (manifest.number, manifest.sha256)
-    except WeightsError:
-        return False
 
 
 def _point(model_dir: Path, version: ModelVersion) -> None:

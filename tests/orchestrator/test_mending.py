@@ -11,7 +11,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from orchestrator.mending import REFUSALS, Mending, Stopped, Trouble, trouble_of
+from orchestrator.mending import REFUSALS, Mending, Stopped, Trouble, own_trouble, trouble_of
 from orchestrator.peers import MixedVersions, Peers
 from orchestrator.recipe_settings import Supervision
 from tests.wire.scripted_services import ScriptedReward, serve
@@ -88,6 +88,14 @@ async def test_what_waiting_does_not_cure_is_raised_at_once() -> None:
     with pytest.raises(CallError):
         await mending().persist("policy", work, mend)
     assert (work.tries, mend.tries) == (1, 0)
+
+
+async def test_a_stage_is_begun_again_for_the_runs_own_disk_but_not_for_a_service_given_up() -> None:
+    full, gone = OSError(errno.ENOSPC, "No space left on device"), failure(AWAY)
+    work = Work(full, gone)
+    with pytest.raises(CallError):
+        await mending().persist("the ledger", work, cause=own_trouble)
+    assert work.tries == 2
 
 
 async def test_those_who_find_one_peer_broken_share_one_mend() -> None:
