@@ -96,7 +96,8 @@ def test_every_fault_is_listed_at_once_in_the_order_of_the_lines(tmp_path: Path)
         "stages.collect.sampling.max_new_tokens: must be at least 1, is 0 (line 20)",
         "stages.collect.sampling.temprature: unknown key; did you mean temperature? (line 20)",
         "stages.reward.optimizer.learning_rate: is required: Peak learning rate. (line 31)",
-        "extra: unknown key; known: name, seed, prepare, models, services, supervision, stages (line 32)",
+        "extra: unknown key; known: name, seed, prepare, models, services, supervision, retention, stages "
+        "(line 32)",
     ]
 
 
