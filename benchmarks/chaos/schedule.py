@@ -141,7 +141,12 @@ class Schedule:
         Kinds are shifted against each other by less than one step, so that not all begin in one round.
         """
         last = max(1, self.rounds - 3)
-        return [(1 + int((index + shift) * last / len(faults)), fault) for index, fault in enumerate(faults)]
+        even = [1 + int((index + shift) * last / len(faults)) for index in range(len(faults))]
+        # A checkpoint is read when the trainer comes back, so a death has to follow.
+        return [
+            (min(due, last * 2 // 3) if each.method == "Restore" else due, each)
+            for due, each in zip(even, faults, strict=True)
+        ]
 
 
 def fault_of(kind: str, service: str, method: str, edge: str, detail: str, seconds: float) -> Fault:

@@ -142,9 +142,11 @@ def service_of(rpc: Rpc) -> str:
 
 
 async def together(fired: Fired, request: Any, send: Send) -> Any:
-    """The same request twice at once; the run gets the first's answer, the record says if they agree."""
+    """The same request twice at once; the run gets the first's answer, the record says if two agree."""
     first, second = await asyncio.gather(send(request), send(request), return_exceptions=True)
-    fired.tell(repeat=outcome(second), equal=untimed(first) == untimed(second))
+    fired.tell(first=outcome(first), repeat=outcome(second))
+    if not isinstance(first, BaseException) and not isinstance(second, BaseException):
+        fired.tell(equal=untimed(first) == untimed(second))  # another fault may have struck either one
     if isinstance(first, BaseException):
         raise first
     return first
@@ -168,8 +170,6 @@ def outcome(answer: Any) -> str:
 
 def untimed(answer: Any) -> Any:
     """An answer without the timing that each call has of its own."""
-    if isinstance(answer, BaseException):
-        return repr(answer)
     copy = type(answer)()
     copy.CopyFrom(answer)
     if "timing" in copy.DESCRIPTOR.fields_by_name:

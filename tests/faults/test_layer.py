@@ -17,6 +17,7 @@ from services.model_settings import ModelSettings
 from services.policy.hosting import Policy
 from services.policy.service import PolicyServicer
 from services.server import running
+from tests.faults.caller_edge import together
 from tests.faults.clock import preload
 from tests.faults.disk import corrupted, fill, refuse_fsync
 from tests.faults.installation import REPOSITORY, fault_environment, module_of
@@ -25,6 +26,7 @@ from tests.faults.service_edge import install_service_edge
 from tests.model_services import POLICY, asked, header, location, publish_tiny, sampling
 from tests.tiny_models import write_tiny_model
 from trueline import CallError, PolicyClient
+from trueline.v1 import types_pb2
 
 
 def plan_of(directory: Path, *faults: Fault) -> FaultPlan:
@@ -130,6 +132,26 @@ async def test_a_shard_reads_wrong_for_one_load_and_the_old_version_serves_on(
 
 
 CORRUPT = ((1, "shard"), (2, "manifest"))
+
+
+async def test_two_answers_are_compared_and_an_answer_is_not_compared_with_an_error(tmp_path: Path) -> None:
+    plan = plan_of(
+        tmp_path, *(Fault(n, "duplicate", "policy", "LoadWeights", side="caller") for n in range(3))
+    )
+    answers: list[object] = [types_pb2.LoadedModel(bytes=1), types_pb2.LoadedModel(bytes=1)]
+    answers += [types_pb2.LoadedModel(bytes=1), types_pb2.LoadedModel(bytes=2)]
+    answers += [types_pb2.LoadedModel(bytes=1), OSError("struck by another fault")]
+
+    async def send(_: object) -> object:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    for equal in (True, False, None):
+        fired = plan.claim("policy", "caller", "LoadWeights")
+        assert fired is not None and (await together(fired, None, send)).bytes == 1
+        assert fired.record.get("equal") is equal
 
 
 def test_a_byte_is_wrong_inside_the_block_and_right_behind_it(tmp_path: Path) -> None:
