@@ -45,6 +45,7 @@ MATHEMATICS = (
     "services/trainer/bradley_terry.py",
     "services/trainer/kl_control.py",
     "services/trainer/ppo_loss.py",
+    "services/trainer/preference_losses.py",
 )
 SERVICES = ("policy", "reference", "reward", "judge", "trainer")
 # Where messages become plain values: each service's edge, and what the edges share.
