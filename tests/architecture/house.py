@@ -49,7 +49,7 @@ MATHEMATICS = (
 )
 SERVICES = ("policy", "reference", "reward", "judge", "trainer")
 # Where messages become plain values: each service's edge, and what the edges share.
-EDGES = ("service.py", "server.py", "wire.py", "model_edge.py")
+EDGES = ("service.py", "server.py", "wire.py", "preference_wire.py", "model_edge.py")
 
 
 @dataclass(frozen=True)
