@@ -79,7 +79,8 @@ class PreferenceStage(Stage):
         self.compute.use_all_threads()
         pairs, excluded = self._admit(batch, progress)
         schedule = self._schedule(pairs, step)
-        prepared = self._prepare(pairs, list(schedule.one_pass()), progress)
+        first_pass = [part for minibatch in schedule.epochs[0] for part in minibatch]
+        prepared = self._prepare(pairs, first_pass, progress)
         sums, norms = Measured(), []
         for number, (name, minibatch) in enumerate(schedule.minibatches()):
             progress.report(name, number, schedule.updates)
@@ -95,12 +96,16 @@ class PreferenceStage(Stage):
         pairs, excluded = self._admit(batch, progress)
         minibatch = self._micro_batches(pairs, list(range(len(pairs))))
         prepared = self._prepare(pairs, minibatch, progress)
+        baseline = self._baseline(prepared, minibatch)
+
+        @torch.no_grad()
+        def measure(chosen: MicroBatch) -> Measured:
+            return self._loss_sum(prepared, chosen, baseline)[1]
+
+        progress.report("measuring", 0, len(minibatch))
         sums = Measured()
-        with torch.no_grad():
-            baseline = self._baseline(prepared, minibatch)
-            for number, chosen in enumerate(minibatch):
-                progress.report("measuring", number, len(minibatch))
-                sums.add(self._loss_sum(prepared, chosen, baseline)[1])
+        for part in self.passes.each(measure, minibatch):
+            sums.add(part)
         return self._outcome(False, sums, pairs, excluded, {})
 
     def accumulate(self, prepared: PreparedPairs, minibatch: Minibatch) -> Measured:
@@ -142,21 +147,22 @@ class PreferenceStage(Stage):
             found = preference_metrics.measure(pairs, loss, sum(weights), rewards, masked)
         return loss, found
 
-    @torch.no_grad()
     def _baseline(self, prepared: PreparedPairs, minibatch: Minibatch) -> Tensor | float:
         """KTO's baseline over the whole minibatch; 0 for the other losses."""
         if not self.loss.mismatched:
             return 0.0
 
-        def log_ratios(chosen: MicroBatch) -> Tensor:
+        @torch.no_grad()
+        def log_ratios(chosen: MicroBatch) -> list[float]:
             rows = prepared.mismatched_rows(chosen)
             mismatched = [prepared.mismatched[i] for i in chosen]
             numbers = [one for one, _ in mismatched] + [other for _, other in mismatched]
-            policy_BR, reference_BR, _ = masked_sums(self.passes.logprobs(self.loaded, rows), numbers, rows)
-            return (policy_BR - reference_BR).sum(-1)
+            logprobs_BR = self.passes.logprobs(self.loaded, rows)
+            policy_BR, reference_BR, _ = masked_sums(logprobs_BR, numbers, rows)
+            return (policy_BR - reference_BR).sum(-1).tolist()
 
-        # The second thread has its own idea of whether gradients are wanted.
-        return kto_baseline(torch.cat(self.passes.each(torch.no_grad()(log_ratios), minibatch)))
+        found = [ratio for ratios in self.passes.each(log_ratios, minibatch) for ratio in ratios]
+        return kto_baseline(torch.tensor(found, dtype=torch.float64, device=self.compute.device))
 
     def _admit(
         self, batch: Sequence[PreferencePair], progress: ProgressFeed

@@ -13,7 +13,7 @@ from typing import Any
 
 from services.errors import FieldError, FieldErrors, PreconditionError
 from services.templates import TemplateError, render_exchange, render_last_message, render_text
-from services.trainer.door import ROUNDING
+from services.trainer.door import id_faults, logprob_faults
 from services.trainer.preference_records import (
     NO_VERSION,
     PreferencePair,
@@ -109,27 +109,17 @@ class PreferenceDoor:
 
     def _side_faults(self, path: str, side: SampledResponse) -> Iterator[FieldError]:
         for name in ("prompt_ids", "response_ids"):
-            ids = getattr(side, name)
-            if not ids:
-                yield FieldError(f"{path}.{name}", [], "must hold at least one id")
-            elif max(ids) >= self.vocabulary_size:
-                limit = f"ids must be below the vocabulary's size, {self.vocabulary_size}"
-                yield FieldError(f"{path}.{name}", max(ids), limit)
+            yield from id_faults(f"{path}.{name}", getattr(side, name), self.vocabulary_size)
         if side.temperature != self.settings.temperature:
             limit = f"must be the stage's temperature, {self.settings.temperature:g}"
             yield FieldError(f"{path}.sampling.temperature", side.temperature, limit)
         yield from self._reference_faults(f"{path}.reference_logprobs", side)
 
     def _reference_faults(self, path: str, side: SampledResponse) -> Iterator[FieldError]:
-        given, wanted = side.reference_logprobs, len(side.response_ids)
-        if not given and self._needs_given_reference:
+        if side.reference_logprobs:
+            yield from logprob_faults(path, side.reference_logprobs, len(side.response_ids))
+        elif self._needs_given_reference:
             yield FieldError(path, [], f"must hold one number per response id: {self._why_given}")
-        elif given and len(given) != wanted:
-            limit = f"must hold one number per response id, {wanted}, or none"
-            yield FieldError(path, f"{len(given)} numbers", limit)
-        bad = next((x for x in given if not (math.isfinite(x) and x <= ROUNDING)), None)
-        if bad is not None:
-            yield FieldError(path, bad, "must be finite log-probs, at most 0")
 
     def _mixture_faults(self, pairs: Sequence[PreferencePair]) -> Iterator[FieldError]:
         """One reference to a batch: the trainer's own where it holds one."""

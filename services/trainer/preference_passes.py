@@ -114,10 +114,14 @@ def prepare(
     partners = partners_of(pairs, context_length) if mismatches else []
     bare = PreparedPairs(pairs, [], partners, [])
 
+    # Of the whole batch, not of a part: with several ranks all have to make as many passes.
+    complete = all(side.reference_logprobs for pair in pairs for side in pair.sides)
+
     def references(part: MicroBatch) -> list[Numbers]:
         given = [side.reference_logprobs for _, side in bare.rows(part)]
-        if all(given) or frozen is None:
+        if complete:
             return given
+        assert frozen is not None  # the door saw to it
         computed = passes.numbers(frozen.loaded, bare.rows(part))
         return [one or other for one, other in zip(given, computed, strict=True)]
 
