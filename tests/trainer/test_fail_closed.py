@@ -144,6 +144,7 @@ def check_pairs(loss, seed):
     check_same(lambda: preference_stage(loss), good, rows, bad)
 
 
+@pytest.mark.timeout(600)  # 20 seconds where nothing else runs
 def test_pairs_without_a_preference_leave_no_trace():
     for seed in range(BATCHES):
         check_pairs(LOSSES[seed % len(LOSSES)], seed)
@@ -162,7 +163,7 @@ def test_pairs_without_a_preference_leave_no_trace_in_any_loss(loss):
 
 def ppo_stage():
     both = {name: OptimizerSettings(**OPTIMIZER) for name in ("policy_optimizer", "critic_optimizer")}
-    given = {**PPO, **both, "kl_target": 6.0, "whiten_rewards": True, "max_missing_share": 0.9}
+    given = {**PPO, **both, "kl_target": 6.0, "whiten_rewards": True, "epochs": 1, "max_missing_share": 0.9}
     policy = loaded(LoadedCausal, Bigrams(1))
     critic = Critic(loaded(LoadedScalar, ScalarModel(Classifier(3))), "trained")
     return PpoStage(plan(), PpoSettings(**given), policy, critic, VERSION, COMPUTE)
@@ -193,6 +194,7 @@ def spoilt_rollout(draw, good):
     return rollout(draw, good.prompt_ids, good.response_ids, **score)
 
 
+@pytest.mark.timeout(600)
 def test_rollouts_without_a_score_leave_no_trace():
     for seed in range(BATCHES):
         draw = random.Random(seed)
