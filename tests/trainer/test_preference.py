@@ -178,6 +178,14 @@ async def test_masked_tokens_bear_no_loss(tmp_path, start, reference):
         for place, token in enumerate(pair.sampled.first.response_ids):
             if token == 2:
                 pair.sampled.first.reference_logprobs[place] = -9.0
+    chosen = [p.sampled.first if p.probability > 0.5 else p.sampled.second for p in pairs]
+    model, logprobs = load_causal(start).model, []
+    for side in chosen:
+        rows = [list(side.prompt_ids)], [list(side.response_ids)]
+        with torch.no_grad():
+            of_side = response_logprobs(model, *rows, 1.0, 0)[0][0].tolist()
+        logprobs += [x for x, token in zip(of_side, side.response_ids, strict=True) if token not in (2, 12)]
+    assert found.metrics["logprob_chosen"] == pytest.approx(sum(logprobs) / 4, rel=1e-5)
     again = await one_preference_step(tmp_path, pairs, masked_tokens=["</s>", "w7"], evaluate_only=True)
     assert dict(again.metrics) == dict(found.metrics)
 
