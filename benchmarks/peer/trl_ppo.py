@@ -75,7 +75,7 @@ def measure(workload: Workload, world: Path) -> dict[str, Any]:
 
 
 def _trainer(workload: Workload, world: Path, scratch: str) -> Any:
-    from datasets import Dataset  # type: ignore[import-not-found]
+    from datasets import Dataset
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
     from trl.experimental.ppo import PPOConfig, PPOTrainer
 

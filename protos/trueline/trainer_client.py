@@ -41,7 +41,7 @@ class TrainerClient(ServiceClient):
         """Loads the stage's models and sets the step count to 0.
 
         Fields: header, stage, models, output_model, models_uri, checkpoints_uri, seed, and one of sft,
-        reward_model, ppo.
+        reward_model, ppo, preference.
         """
         message = message_of(trainer_pb2.BeginStageRequest, request, fields)
         result: trainer_pb2.StageBegun = await self._stream("BeginStage", message, silence, on_progress)
@@ -99,6 +99,19 @@ class TrainerClient(ServiceClient):
         """One round of PPO on scored rollouts. Fields: header, and one of inline, artifact."""
         message = message_of(trainer_pb2.PpoStepRequest, request, fields)
         result: trainer_pb2.StepResult = await self._stream("PpoStep", message, silence, on_progress)
+        return result
+
+    async def preference_step(
+        self,
+        request: trainer_pb2.PreferenceStepRequest | None = None,
+        *,
+        silence: float | None = None,
+        on_progress: OnProgress | None = None,
+        **fields: Any,
+    ) -> trainer_pb2.StepResult:
+        """Updates that learn from pairs. Fields: header, evaluate_only, and one of inline, artifact."""
+        message = message_of(trainer_pb2.PreferenceStepRequest, request, fields)
+        result: trainer_pb2.StepResult = await self._stream("PreferenceStep", message, silence, on_progress)
         return result
 
     async def publish(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from services.trainer.preference_records import PreferencePair
 from services.trainer.records import (
     AnsweredPrompt,
     CheckpointPlace,
@@ -50,6 +51,14 @@ class PpoStep(OnStage):
     """One round of PPO."""
 
     rollouts: list[ScoredRollout]
+
+
+@dataclass(frozen=True)
+class PreferenceStep(OnStage):
+    """Passes over pairs, or their metrics alone."""
+
+    pairs: list[PreferencePair]
+    evaluate_only: bool
 
 
 @dataclass(frozen=True)

@@ -55,12 +55,7 @@ class Door:
 
     def _id_faults(self, path: str, rollout: ScoredRollout) -> Iterator[FieldError]:
         for name in ("prompt_ids", "response_ids"):
-            ids = getattr(rollout, name)
-            if not ids:
-                yield FieldError(f"{path}.{name}", [], "must hold at least one id")
-            elif max(ids) >= self.vocabulary_size:
-                limit = f"ids must be below the vocabulary's size, {self.vocabulary_size}"
-                yield FieldError(f"{path}.{name}", max(ids), limit)
+            yield from id_faults(f"{path}.{name}", getattr(rollout, name), self.vocabulary_size)
         tokens = len(rollout.prompt_ids) + len(rollout.response_ids)
         if tokens > self.context_length:
             limit = f"prompt and response must fit the context of {self.context_length} tokens"
@@ -94,15 +89,27 @@ def score_fault(rollout: ScoredRollout) -> tuple[str, str] | None:
     return None
 
 
+def id_faults(path: str, ids: Sequence[int], vocabulary_size: int) -> Iterator[FieldError]:
+    """What is wrong with the ids of a sequence."""
+    if not ids:
+        yield FieldError(path, [], "must hold at least one id")
+    elif max(ids) >= vocabulary_size:
+        limit = f"ids must be below the vocabulary's size, {vocabulary_size}"
+        yield FieldError(path, max(ids), limit)
+
+
+def logprob_faults(path: str, logprobs: Sequence[float], ids: int) -> Iterator[FieldError]:
+    """What is wrong with the log-probs of so many ids."""
+    if len(logprobs) != ids:
+        yield FieldError(path, f"{len(logprobs)} numbers", f"must hold one number per response id, {ids}")
+    bad = next((x for x in logprobs if not (math.isfinite(x) and x <= ROUNDING)), None)
+    if bad is not None:
+        yield FieldError(path, bad, "must be finite log-probs, at most 0")
+
+
 def _logprob_faults(path: str, rollout: ScoredRollout) -> Iterator[FieldError]:
     for name in ("policy_logprobs", "reference_logprobs"):
-        logprobs = getattr(rollout, name)
-        if len(logprobs) != len(rollout.response_ids):
-            limit = f"must hold one number per response id, {len(rollout.response_ids)}"
-            yield FieldError(f"{path}.{name}", f"{len(logprobs)} numbers", limit)
-        bad = next((x for x in logprobs if not (math.isfinite(x) and x <= ROUNDING)), None)
-        if bad is not None:
-            yield FieldError(f"{path}.{name}", bad, "must be finite log-probs, at most 0")
+        yield from logprob_faults(f"{path}.{name}", getattr(rollout, name), len(rollout.response_ids))
 
 
 def _sampling_faults(path: str, rollout: ScoredRollout) -> Iterator[FieldError]:

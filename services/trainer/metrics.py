@@ -15,16 +15,25 @@ METRICS = {
     "excluded": "Rows that were left out.",
     "tokens": "Tokens of these rows that the step read, padding left out; for PPO prompt and response.",
     "updates": "Optimizer updates of this step.",
-    "loss": "Mean loss: per loss token in SFT, per prompt in reward modelling.",
+    "loss": "Mean loss: per loss token in SFT, per prompt in reward modelling, per pair by weight.",
     "gradient_norm": "Mean gradient norm of the updates, before clipping.",
     "learning_rate": "Learning rate of the last update.",
-    # SFT
+    # SFT and preference learning
     "loss_tokens": "Tokens that bore loss.",
-    # Reward modelling
+    # Reward modelling and preference learning, whose rewards are implicit
     "accuracy": "Share of the comparisons with a better side that the rewards order as the labels do.",
     "margin_mean": "Mean lead of the better side's reward over the other's.",
-    "reward_stddev": "Standard deviation (biased) of the rewards.",
     "comparisons": "Comparisons that trained or were measured.",
+    # Reward modelling
+    "reward_stddev": "Standard deviation (biased) of the rewards.",
+    # Preference learning: all during the step's passes, before the update that each is for
+    "reward_chosen": "Mean implicit reward (beta times the log-ratio to the reference) of the better side.",
+    "reward_rejected": "The same of the other responses.",
+    "logprob_chosen": "Mean log-prob of the better responses, in nats per response.",
+    "logprob_rejected": "The same of the other responses.",
+    "kl_implicit_k1": "Log-ratio to the reference in nats per response; estimates the KL on its own samples.",
+    "kl_implicit_k3": "The same by estimator k3, which is never negative.",
+    "kto_baseline": "Mean of KTO's baseline, the log-ratio of responses to prompts they do not answer.",
     # Reward modelling and PPO
     "reward_mean": "Mean reward: of all responses in reward modelling; in PPO per rollout, after the KL.",
     # PPO: the batch

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from services.templates import Message
+from services.trainer.preference_settings import PreferenceSettings
 from services.trainer.settings import PpoSettings, RewardModelSettings, SftSettings
 from services.weights import ModelVersion
 
@@ -35,7 +36,8 @@ class StagePlan:
     models_dir: Path
     checkpoints_dir: Path
     seed: int
-    settings: SftSettings | RewardModelSettings | PpoSettings
+    settings: SftSettings | RewardModelSettings | PpoSettings | PreferenceSettings
+    reference: Location | None = None
 
 
 @dataclass(frozen=True)

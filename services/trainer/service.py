@@ -16,6 +16,7 @@ from services.server import Host
 from services.trainer import commands, wire
 from services.trainer.device import Compute
 from services.trainer.gang import Children, Gang
+from services.trainer.preference_wire import pairs_from_pb
 from services.trainer.records import Location
 from services.trainer.trainer import Trainer
 from services.wire import fingerprint, header_from_pb, location_from_pb, progress_to_pb
@@ -110,6 +111,21 @@ class TrainerServicer(trainer_pb2_grpc.TrainerServiceServicer):
             return pb.PpoStepResponse(result=wire.result_to_pb(report, timing))
 
         async for response in self._run("PpoStep", request, convert, answer, pb.PpoStepResponse):
+            yield response
+
+    async def PreferenceStep(self, request: pb.PreferenceStepRequest, context: Any) -> Stream:
+        """Passes over pairs, or their metrics."""
+
+        def convert() -> commands.Command:
+            pairs = pairs_from_pb(wire.batch_of(request, pb.PreferenceBatch))
+            return commands.PreferenceStep(*_place(request), pairs, request.evaluate_only)
+
+        def answer(report: Any, timing: Timing) -> pb.PreferenceStepResponse:
+            return pb.PreferenceStepResponse(result=wire.result_to_pb(report, timing))
+
+        async for response in self._run(
+            "PreferenceStep", request, convert, answer, pb.PreferenceStepResponse
+        ):
             yield response
 
     async def FitNormalisation(self, request: pb.FitNormalisationRequest, context: Any) -> Stream:

@@ -15,6 +15,9 @@ from services.trainer.device import Compute
 from services.trainer.loading import load_critic, load_trained_scalar
 from services.trainer.memory_plan import COPY_BYTES, GIB, STATE_BYTES, memory_of, parameters_on_disk
 from services.trainer.ppo import PpoStage
+from services.trainer.preference import PreferenceStage
+from services.trainer.preference_reference import check_reference, load_frozen
+from services.trainer.preference_settings import PreferenceSettings
 from services.trainer.records import StageBegun, StagePlan
 from services.trainer.reward_model import RewardModelStage
 from services.trainer.settings import PpoSettings, RewardModelSettings, SftSettings
@@ -83,11 +86,25 @@ def _ppo(plan: StagePlan, compute: Compute) -> tuple[Stage, StageBegun]:
     return stage, StageBegun(_parameters(stage), critic.origin, critic.reason)
 
 
+def _preference(plan: StagePlan, compute: Compute) -> tuple[Stage, StageBegun]:
+    assert isinstance(plan.settings, PreferenceSettings)
+    plan.settings.check("preference")
+    version = identify(plan.trained.path, plan.trained.version).version
+    policy = load_causal(plan.trained.path, device=compute.loading_device)
+    compute.prepare(policy.model)  # first: then no two models lie whole in main memory
+    frozen = load_frozen(policy, plan.reference, compute.loading_device) if plan.reference else None
+    if frozen:
+        compute.prepare(frozen.loaded.model)
+    stage = PreferenceStage(plan, plan.settings, policy, version, compute, frozen)
+    return stage, StageBegun(_parameters(stage))
+
+
 Builder = Callable[[StagePlan, Compute], tuple[Stage, StageBegun]]
 BUILDERS: dict[type[Any], Builder] = {
     SftSettings: _sft,
     RewardModelSettings: _reward_model,
     PpoSettings: _ppo,
+    PreferenceSettings: _preference,
 }
 
 
@@ -101,3 +118,4 @@ def check_plan(plan: StagePlan) -> None:
     """Raises FieldError for a plan whose parts do not go together."""
     if plan.reward is not None and not isinstance(plan.settings, PpoSettings):
         raise FieldError("models", "MODEL_ROLE_REWARD", "only a PPO stage takes a reward model")
+    check_reference(plan)

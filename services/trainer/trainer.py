@@ -21,6 +21,7 @@ from services.trainer import commands
 from services.trainer.checkpoint import read_checkpoint, write_checkpoint
 from services.trainer.device import Compute
 from services.trainer.ppo import PpoStage
+from services.trainer.preference import PreferenceStage
 from services.trainer.records import (
     CheckpointPlace,
     Location,
@@ -62,6 +63,7 @@ class Trainer:
             commands.SftStep: self._sft_step,
             commands.RewardModelStep: self._reward_model_step,
             commands.PpoStep: self._ppo_step,
+            commands.PreferenceStep: self._preference_step,
             commands.FitNormalisation: self._fit_normalisation,
             commands.Publish: self._publish,
             commands.RollBack: self._roll_back,
@@ -117,6 +119,12 @@ class Trainer:
         if command.evaluate_only:
             return self._report(stage.evaluate(command.groups, progress))
         return self._step(stage, lambda: stage.step(command.groups, command.expected_step, progress))
+
+    def _preference_step(self, command: commands.PreferenceStep, progress: ProgressFeed) -> StepReport:
+        stage = self._stage_of(PreferenceStage)
+        if command.evaluate_only:
+            return self._report(stage.evaluate(command.pairs, progress))
+        return self._step(stage, lambda: stage.step(command.pairs, command.expected_step, progress))
 
     def _step(self, stage: Stage, train: Callable[[], StepOutcome]) -> StepReport:
         def whole() -> StepOutcome:

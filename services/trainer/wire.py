@@ -17,6 +17,7 @@ from google.protobuf.message import DecodeError
 
 from services.errors import FieldError, FieldErrors
 from services.trainer.commands import FitNormalisation
+from services.trainer.preference_settings import PreferenceSettings
 from services.trainer.records import (
     AnsweredPrompt,
     CheckpointPlace,
@@ -45,7 +46,17 @@ from services.wire import (
 from services.work import Timing
 from trueline.v1 import trainer_pb2, types_pb2
 
-SETTINGS: dict[str, type[Any]] = {"sft": SftSettings, "reward_model": RewardModelSettings, "ppo": PpoSettings}
+SETTINGS: dict[str, type[Any]] = {
+    "sft": SftSettings,
+    "reward_model": RewardModelSettings,
+    "ppo": PpoSettings,
+    "preference": PreferenceSettings,
+}
+ROLES = {
+    trainer_pb2.MODEL_ROLE_TRAINED: "trained",
+    trainer_pb2.MODEL_ROLE_REWARD: "reward",
+    trainer_pb2.MODEL_ROLE_REFERENCE: "reference",
+}
 LOGPROB_KINDS = {
     types_pb2.LOGPROB_KIND_RAW: "raw",
     types_pb2.LOGPROB_KIND_TEMPERATURE: "temperature",
@@ -94,6 +105,7 @@ def plan_from_pb(request: trainer_pb2.BeginStageRequest) -> StagePlan:
         stage=request.stage,
         trained=models["trained"],
         reward=models.get("reward"),
+        reference=models.get("reference"),
         output_model=request.output_model,
         models_dir=models_dir,
         checkpoints_dir=checkpoints_dir,
@@ -122,18 +134,20 @@ def settings_from_pb(kind: type[Any], message: Any) -> Any:
     values = {}
     for field in dataclasses.fields(kind):
         value, hint = getattr(message, field.name), hints[field.name]
-        nested = isinstance(hint, type) and issubclass(hint, StageSettings)
-        values[field.name] = settings_from_pb(hint, value) if nested else value
+        if isinstance(hint, type) and issubclass(hint, StageSettings):
+            value = settings_from_pb(hint, value)
+        elif typing.get_origin(hint) is list:
+            value = list(value)
+        values[field.name] = value
     return kind(**values)
 
 
 def _models_from_pb(models: Iterable[trainer_pb2.StageModel]) -> dict[str, Location]:
-    roles = {trainer_pb2.MODEL_ROLE_TRAINED: "trained", trainer_pb2.MODEL_ROLE_REWARD: "reward"}
     found: dict[str, Location] = {}
     for index, model in enumerate(models):
-        role = roles.get(model.role)
+        role = ROLES.get(model.role)
         if role is None or role in found:
-            limit = "must be MODEL_ROLE_TRAINED or MODEL_ROLE_REWARD, each once"
+            limit = f"must be one of {', '.join(map(trainer_pb2.ModelRole.Name, ROLES))}, each once"
             raise FieldError(f"models[{index}].role", model.role, limit)
         expected, path = location_from_pb(model.location, f"models[{index}].location")
         found[role] = Location(path, expected)
@@ -180,7 +194,7 @@ def _artifact(artifact: types_pb2.Artifact) -> bytes:
 
 def demonstrations_from_pb(batch: trainer_pb2.SftBatch) -> list[Demonstration]:
     """Rows for SFT; one without content stays, as an error of its row."""
-    return _each("batch.rows", batch.rows, _demonstration_from_pb)
+    return convert_each("batch.rows", batch.rows, _demonstration_from_pb)
 
 
 def _demonstration_from_pb(row: trainer_pb2.SftRow, field: str) -> Demonstration:
@@ -191,7 +205,7 @@ def _demonstration_from_pb(row: trainer_pb2.SftRow, field: str) -> Demonstration
 
 def groups_from_pb(batch: trainer_pb2.ComparisonBatch) -> list[Group]:
     """Groups for reward modelling. Raises FieldErrors that name every malformed part."""
-    return _each("batch.groups", batch.groups, _group_from_pb)
+    return convert_each("batch.groups", batch.groups, _group_from_pb)
 
 
 def _group_from_pb(group: trainer_pb2.ComparisonGroup, field: str) -> Group:
@@ -228,7 +242,7 @@ def fit_from_pb(request: trainer_pb2.FitNormalisationRequest) -> FitNormalisatio
         raise FieldError("target_mean", mean, "must be a finite number")
     if not (math.isfinite(stddev) and stddev > 0):
         raise FieldError("target_stddev", stddev, "must be above 0")
-    samples = _each("samples", request.samples, _answered_from_pb)
+    samples = convert_each("samples", request.samples, _answered_from_pb)
     header = request.header
     return FitNormalisation(header.run_id, header.expected_step, samples, mean, stddev)
 
@@ -269,7 +283,7 @@ def _score_from_pb(score: types_pb2.Score) -> dict[str, Any]:
     return {"score_fault": ("score_missing", "the rollout has no score")}
 
 
-def _each(field: str, items: Iterable[Item], convert: Callable[[Item, str], Record]) -> list[Record]:
+def convert_each(field: str, items: Iterable[Item], convert: Callable[[Item, str], Record]) -> list[Record]:
     """Every item converted, or one FieldErrors with all that failed."""
     records, faults = [], []
     for index, item in enumerate(items):

@@ -51,10 +51,11 @@ MATHEMATICS = (
     "services/trainer/bradley_terry.py",
     "services/trainer/kl_control.py",
     "services/trainer/ppo_loss.py",
+    "services/trainer/preference_losses.py",
 )
 SERVICES = ("policy", "reference", "reward", "judge", "trainer")
 # Where messages become plain values: each service's edge, and what the edges share.
-EDGES = ("service.py", "server.py", "wire.py", "model_edge.py")
+EDGES = ("service.py", "server.py", "wire.py", "preference_wire.py", "model_edge.py")
 
 
 @dataclass(frozen=True)

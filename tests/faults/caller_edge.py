@@ -59,7 +59,7 @@ def install_caller_edge(plan: FaultPlan) -> None:
         return real_channel(scheme + ",".join(relayed), *args, **kwargs)
 
     # A frozen dataclass guards its instances; the class itself may be changed.
-    Rpc.unary, Rpc.stream, Rpc._next = unary, stream, read  # type: ignore[method-assign,assignment]
+    Rpc.unary, Rpc.stream, Rpc._next = unary, stream, read  # type: ignore[method-assign]
     grpc.aio.insecure_channel = channel
 
 

@@ -18,8 +18,11 @@ from tests.trainer.wiring import (
     header,
     plain,
     ppo_request,
+    preference_models,
+    preference_request,
     reward_request,
     rollouts_of,
+    sampled_pairs,
     sft_request,
     sft_rows,
     trainer,
@@ -74,8 +77,18 @@ def batches(directory, kind, steps):
         return [sft_request(sft_rows(9, seed=step), step) for step in range(steps)]
     if kind == "reward_model":
         return [reward_request(comparison_groups(5, seed=step), step) for step in range(steps)]
+    if kind == "preference":
+        return [preference_request(unscored_pairs(directory, step), step) for step in range(steps)]
     rollouts = rollouts_of(directory / "start", directory / "other", 9 * steps)
     return [ppo_request(rollouts[9 * step : 9 * step + 9], step) for step in range(steps)]
+
+
+def unscored_pairs(directory, seed):
+    """Pairs whose reference log-probs the trainer's frozen copy has to give."""
+    pairs = sampled_pairs(directory / "start", directory / "other", 5, seed=seed)
+    for side in (side for pair in pairs for side in (pair.sampled.first, pair.sampled.second)):
+        side.ClearField("reference_logprobs")
+    return pairs
 
 
 async def results_of(client, requests):
@@ -84,6 +97,7 @@ async def results_of(client, requests):
         "SftStepRequest": client.sft_step,
         "RewardModelStepRequest": client.reward_model_step,
         "PpoStepRequest": client.ppo_step,
+        "PreferenceStepRequest": client.preference_step,
     }
     return [await calls[type(request).__name__](request) for request in requests]
 
@@ -92,13 +106,21 @@ def begin(directory, kind, name, **fields):
     if not (directory / "start").exists():
         write_tiny_model(directory / "start", "llama", seed=1)
         write_tiny_model(directory / "other", "llama", seed=2)
-    settings = {"sft": UNEVEN, "reward_model": {**UNEVEN, "micro_batch_size": 6}, "ppo": UNEVEN_PPO}[kind]
+    # KTO makes every kind of pass that a preference stage can: mismatched ones and the frozen copy's too.
+    settings = {
+        "sft": UNEVEN,
+        "reward_model": {**UNEVEN, "micro_batch_size": 6},
+        "ppo": UNEVEN_PPO,
+        "preference": {**UNEVEN, "minibatch_size": 3, "loss": "kto"},
+    }[kind]
     models = {"models": two_models(directory)} if kind == "ppo" else {}
+    if kind == "preference":
+        models = {"models": preference_models(directory / "start", directory / "other")}
     given = {"header": header(name), "output_model": name, **models, **fields}
     return begin_request(directory, kind, settings, **given)
 
 
-@pytest.mark.parametrize("kind", ["sft", "reward_model", "ppo"])
+@pytest.mark.parametrize("kind", ["sft", "reward_model", "ppo", "preference"])
 async def test_two_ranks_give_what_one_gives(tmp_path, two_ranks, kind):
     async with trainer() as one_rank:
         runs, requests = [], None

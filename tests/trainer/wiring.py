@@ -77,6 +77,24 @@ PPO: dict[str, Any] = {
     "importance_cap": 2.0,
     "max_missing_share": 0.5,
 }
+PREFERENCE: dict[str, Any] = {
+    "optimizer": OPTIMIZER,
+    "epochs": 1,
+    "minibatch_size": 4,
+    "micro_batch_size": 8,
+    "max_tokens": 64,
+    "total_updates": 100,
+    "loss": "dpo",
+    "beta": 0.1,
+    "label_smoothing": 0.0,
+    "simpo_margin": 1.375,
+    "kto_desirable_weight": 1.0,
+    "kto_undesirable_weight": 1.0,
+    "nll_coefficient": 0.0,
+    "temperature": 1.0,
+    "masked_tokens": [],
+    "max_missing_share": 0.5,
+}
 
 
 @asynccontextmanager
@@ -107,8 +125,12 @@ def begin_request(
     """Begins a stage on the tiny model in `directory`/start, which is written when it is not there."""
     if not (directory / "start").exists():
         write_tiny_model(directory / "start", "llama", seed=1)
-    message = {"sft": pb.SftSettings, "reward_model": pb.RewardModelSettings, "ppo": pb.PpoSettings}[kind]
-    defaults = {"sft": SFT, "reward_model": REWARD_MODEL, "ppo": PPO}[kind]
+    message, defaults = {
+        "sft": (pb.SftSettings, SFT),
+        "reward_model": (pb.RewardModelSettings, REWARD_MODEL),
+        "ppo": (pb.PpoSettings, PPO),
+        "preference": (pb.PreferenceSettings, PREFERENCE),
+    }[kind]
     trained = pb.StageModel(role=pb.MODEL_ROLE_TRAINED, location=plain(directory / "start"))
     given: dict[str, Any] = {
         "header": header("begin"),
@@ -225,6 +247,60 @@ def ppo_request(rollouts: Sequence[types_pb2.Rollout], step: int = 0, name: str 
     return pb.PpoStepRequest(
         header=header(name or f"ppo/{step}", step), inline=pb.PpoBatch(rollouts=rollouts)
     )
+
+
+def preference_models(start: Path, reference: Path | None) -> list[pb.StageModel]:
+    """The trained model, and the reference that the trainer is to hold where there is one."""
+    roles = {pb.MODEL_ROLE_TRAINED: start, pb.MODEL_ROLE_REFERENCE: reference}
+    return [pb.StageModel(role=role, location=plain(path)) for role, path in roles.items() if path]
+
+
+def sampled_pairs(
+    policy: Path, reference: Path, count: int, *, seed: int = 0, temperature: float = 1.0
+) -> list[pb.PreferencePair]:
+    """Pairs of random responses of several lengths, with their true log-probs under the reference."""
+    draw = random.Random(seed)
+    firsts = rollouts_of(policy, reference, count, seed=2 * seed + 1, temperature=temperature)
+    model = load_causal(reference)
+    pairs = []
+    for index, first in enumerate(firsts):
+        first.reference_version.CopyFrom(version_of(reference))
+        second = types_pb2.Rollout()
+        second.CopyFrom(first)
+        second.response_ids[:] = [*(draw.randrange(5, 64) for _ in range(draw.randint(1, 9))), 2]
+        with torch.no_grad():
+            found, _ = response_logprobs(
+                model.model, [list(first.prompt_ids)], [list(second.response_ids)], temperature, model.pad_id
+            )
+        second.reference_logprobs[:] = found[0].tolist()
+        probability = (0.9, 0.2, 1.0)[index % 3]
+        sides = pb.SampledPair(first=first, second=second)
+        pairs.append(pb.PreferencePair(prompt_id=f"p{index}", sampled=sides, probability=probability))
+    return pairs
+
+
+def preference_request(
+    pairs: Sequence[pb.PreferencePair], step: int = 0, name: str = "", evaluate_only: bool = False
+) -> pb.PreferenceStepRequest:
+    batch = pb.PreferenceBatch(pairs=pairs)
+    head = header(name or f"preference/{step}", step)
+    return pb.PreferenceStepRequest(header=head, inline=batch, evaluate_only=evaluate_only)
+
+
+async def one_preference_step(
+    directory: Path,
+    pairs: Sequence[pb.PreferencePair],
+    reference: Path | None = None,
+    *,
+    threads: int = 1,
+    evaluate_only: bool = False,
+    **settings: Any,
+) -> pb.StepResult:
+    """The first step of a fresh trainer, which holds `reference` where one is given."""
+    models = preference_models(directory / "start", reference)
+    async with trainer(threads) as client:
+        await client.begin_stage(begin_request(directory, "preference", settings, models=models))
+        return await client.preference_step(preference_request(pairs, evaluate_only=evaluate_only))
 
 
 def sft_request(rows: Sequence[pb.SftRow], step: int = 0, name: str = "") -> pb.SftStepRequest:

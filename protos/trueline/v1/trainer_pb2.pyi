@@ -12,6 +12,7 @@ class ModelRole(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     MODEL_ROLE_UNSPECIFIED: _ClassVar[ModelRole]
     MODEL_ROLE_TRAINED: _ClassVar[ModelRole]
     MODEL_ROLE_REWARD: _ClassVar[ModelRole]
+    MODEL_ROLE_REFERENCE: _ClassVar[ModelRole]
 
 class KlBudget(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -22,6 +23,7 @@ class KlBudget(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
 MODEL_ROLE_UNSPECIFIED: ModelRole
 MODEL_ROLE_TRAINED: ModelRole
 MODEL_ROLE_REWARD: ModelRole
+MODEL_ROLE_REFERENCE: ModelRole
 KL_BUDGET_UNSPECIFIED: KlBudget
 KL_BUDGET_OK: KlBudget
 KL_BUDGET_WARN: KlBudget
@@ -167,8 +169,44 @@ class PpoSettings(_message.Message):
     max_missing_share: float
     def __init__(self, policy_optimizer: _Optional[_Union[OptimizerSettings, _Mapping]] = ..., critic_optimizer: _Optional[_Union[OptimizerSettings, _Mapping]] = ..., total_rounds: _Optional[int] = ..., epochs: _Optional[int] = ..., minibatches: _Optional[int] = ..., micro_batch_size: _Optional[int] = ..., critic_warmup_rounds: _Optional[int] = ..., gamma: _Optional[float] = ..., gae_lambda: _Optional[float] = ..., clip_range: _Optional[float] = ..., dual_clip: _Optional[float] = ..., value_clip_range: _Optional[float] = ..., value_coefficient: _Optional[float] = ..., entropy_coefficient: _Optional[float] = ..., kl_estimator: _Optional[str] = ..., kl_coefficient: _Optional[float] = ..., kl_target: _Optional[float] = ..., kl_horizon: _Optional[float] = ..., kl_budget_soft: _Optional[float] = ..., kl_budget_hard: _Optional[float] = ..., missing_end_penalty: _Optional[float] = ..., score_clip: _Optional[float] = ..., whiten_rewards: bool = ..., whiten_advantages: bool = ..., importance_cap: _Optional[float] = ..., max_missing_share: _Optional[float] = ...) -> None: ...
 
+class PreferenceSettings(_message.Message):
+    __slots__ = ("optimizer", "epochs", "minibatch_size", "micro_batch_size", "max_tokens", "total_updates", "loss", "beta", "label_smoothing", "simpo_margin", "kto_desirable_weight", "kto_undesirable_weight", "nll_coefficient", "temperature", "masked_tokens", "max_missing_share")
+    OPTIMIZER_FIELD_NUMBER: _ClassVar[int]
+    EPOCHS_FIELD_NUMBER: _ClassVar[int]
+    MINIBATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
+    MICRO_BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
+    MAX_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_UPDATES_FIELD_NUMBER: _ClassVar[int]
+    LOSS_FIELD_NUMBER: _ClassVar[int]
+    BETA_FIELD_NUMBER: _ClassVar[int]
+    LABEL_SMOOTHING_FIELD_NUMBER: _ClassVar[int]
+    SIMPO_MARGIN_FIELD_NUMBER: _ClassVar[int]
+    KTO_DESIRABLE_WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    KTO_UNDESIRABLE_WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    NLL_COEFFICIENT_FIELD_NUMBER: _ClassVar[int]
+    TEMPERATURE_FIELD_NUMBER: _ClassVar[int]
+    MASKED_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    MAX_MISSING_SHARE_FIELD_NUMBER: _ClassVar[int]
+    optimizer: OptimizerSettings
+    epochs: int
+    minibatch_size: int
+    micro_batch_size: int
+    max_tokens: int
+    total_updates: int
+    loss: str
+    beta: float
+    label_smoothing: float
+    simpo_margin: float
+    kto_desirable_weight: float
+    kto_undesirable_weight: float
+    nll_coefficient: float
+    temperature: float
+    masked_tokens: _containers.RepeatedScalarFieldContainer[str]
+    max_missing_share: float
+    def __init__(self, optimizer: _Optional[_Union[OptimizerSettings, _Mapping]] = ..., epochs: _Optional[int] = ..., minibatch_size: _Optional[int] = ..., micro_batch_size: _Optional[int] = ..., max_tokens: _Optional[int] = ..., total_updates: _Optional[int] = ..., loss: _Optional[str] = ..., beta: _Optional[float] = ..., label_smoothing: _Optional[float] = ..., simpo_margin: _Optional[float] = ..., kto_desirable_weight: _Optional[float] = ..., kto_undesirable_weight: _Optional[float] = ..., nll_coefficient: _Optional[float] = ..., temperature: _Optional[float] = ..., masked_tokens: _Optional[_Iterable[str]] = ..., max_missing_share: _Optional[float] = ...) -> None: ...
+
 class BeginStageRequest(_message.Message):
-    __slots__ = ("header", "stage", "models", "output_model", "models_uri", "checkpoints_uri", "seed", "sft", "reward_model", "ppo")
+    __slots__ = ("header", "stage", "models", "output_model", "models_uri", "checkpoints_uri", "seed", "sft", "reward_model", "ppo", "preference")
     HEADER_FIELD_NUMBER: _ClassVar[int]
     STAGE_FIELD_NUMBER: _ClassVar[int]
     MODELS_FIELD_NUMBER: _ClassVar[int]
@@ -179,6 +217,7 @@ class BeginStageRequest(_message.Message):
     SFT_FIELD_NUMBER: _ClassVar[int]
     REWARD_MODEL_FIELD_NUMBER: _ClassVar[int]
     PPO_FIELD_NUMBER: _ClassVar[int]
+    PREFERENCE_FIELD_NUMBER: _ClassVar[int]
     header: _types_pb2.CallHeader
     stage: str
     models: _containers.RepeatedCompositeFieldContainer[StageModel]
@@ -189,7 +228,8 @@ class BeginStageRequest(_message.Message):
     sft: SftSettings
     reward_model: RewardModelSettings
     ppo: PpoSettings
-    def __init__(self, header: _Optional[_Union[_types_pb2.CallHeader, _Mapping]] = ..., stage: _Optional[str] = ..., models: _Optional[_Iterable[_Union[StageModel, _Mapping]]] = ..., output_model: _Optional[str] = ..., models_uri: _Optional[str] = ..., checkpoints_uri: _Optional[str] = ..., seed: _Optional[int] = ..., sft: _Optional[_Union[SftSettings, _Mapping]] = ..., reward_model: _Optional[_Union[RewardModelSettings, _Mapping]] = ..., ppo: _Optional[_Union[PpoSettings, _Mapping]] = ...) -> None: ...
+    preference: PreferenceSettings
+    def __init__(self, header: _Optional[_Union[_types_pb2.CallHeader, _Mapping]] = ..., stage: _Optional[str] = ..., models: _Optional[_Iterable[_Union[StageModel, _Mapping]]] = ..., output_model: _Optional[str] = ..., models_uri: _Optional[str] = ..., checkpoints_uri: _Optional[str] = ..., seed: _Optional[int] = ..., sft: _Optional[_Union[SftSettings, _Mapping]] = ..., reward_model: _Optional[_Union[RewardModelSettings, _Mapping]] = ..., ppo: _Optional[_Union[PpoSettings, _Mapping]] = ..., preference: _Optional[_Union[PreferenceSettings, _Mapping]] = ...) -> None: ...
 
 class BeginStageResponse(_message.Message):
     __slots__ = ("progress", "begun")
@@ -389,6 +429,70 @@ class PpoStepRequest(_message.Message):
     def __init__(self, header: _Optional[_Union[_types_pb2.CallHeader, _Mapping]] = ..., inline: _Optional[_Union[PpoBatch, _Mapping]] = ..., artifact: _Optional[_Union[_types_pb2.Artifact, _Mapping]] = ...) -> None: ...
 
 class PpoStepResponse(_message.Message):
+    __slots__ = ("progress", "result")
+    PROGRESS_FIELD_NUMBER: _ClassVar[int]
+    RESULT_FIELD_NUMBER: _ClassVar[int]
+    progress: _types_pb2.Progress
+    result: StepResult
+    def __init__(self, progress: _Optional[_Union[_types_pb2.Progress, _Mapping]] = ..., result: _Optional[_Union[StepResult, _Mapping]] = ...) -> None: ...
+
+class WrittenPair(_message.Message):
+    __slots__ = ("text", "conversation", "first", "second")
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    CONVERSATION_FIELD_NUMBER: _ClassVar[int]
+    FIRST_FIELD_NUMBER: _ClassVar[int]
+    SECOND_FIELD_NUMBER: _ClassVar[int]
+    text: str
+    conversation: _types_pb2.Conversation
+    first: str
+    second: str
+    def __init__(self, text: _Optional[str] = ..., conversation: _Optional[_Union[_types_pb2.Conversation, _Mapping]] = ..., first: _Optional[str] = ..., second: _Optional[str] = ...) -> None: ...
+
+class SampledPair(_message.Message):
+    __slots__ = ("first", "second")
+    FIRST_FIELD_NUMBER: _ClassVar[int]
+    SECOND_FIELD_NUMBER: _ClassVar[int]
+    first: _types_pb2.Rollout
+    second: _types_pb2.Rollout
+    def __init__(self, first: _Optional[_Union[_types_pb2.Rollout, _Mapping]] = ..., second: _Optional[_Union[_types_pb2.Rollout, _Mapping]] = ...) -> None: ...
+
+class PreferencePair(_message.Message):
+    __slots__ = ("prompt_id", "written", "sampled", "probability", "error", "margin", "weight")
+    PROMPT_ID_FIELD_NUMBER: _ClassVar[int]
+    WRITTEN_FIELD_NUMBER: _ClassVar[int]
+    SAMPLED_FIELD_NUMBER: _ClassVar[int]
+    PROBABILITY_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    MARGIN_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    prompt_id: str
+    written: WrittenPair
+    sampled: SampledPair
+    probability: float
+    error: _types_pb2.ItemError
+    margin: float
+    weight: float
+    def __init__(self, prompt_id: _Optional[str] = ..., written: _Optional[_Union[WrittenPair, _Mapping]] = ..., sampled: _Optional[_Union[SampledPair, _Mapping]] = ..., probability: _Optional[float] = ..., error: _Optional[_Union[_types_pb2.ItemError, _Mapping]] = ..., margin: _Optional[float] = ..., weight: _Optional[float] = ...) -> None: ...
+
+class PreferenceBatch(_message.Message):
+    __slots__ = ("pairs",)
+    PAIRS_FIELD_NUMBER: _ClassVar[int]
+    pairs: _containers.RepeatedCompositeFieldContainer[PreferencePair]
+    def __init__(self, pairs: _Optional[_Iterable[_Union[PreferencePair, _Mapping]]] = ...) -> None: ...
+
+class PreferenceStepRequest(_message.Message):
+    __slots__ = ("header", "inline", "artifact", "evaluate_only")
+    HEADER_FIELD_NUMBER: _ClassVar[int]
+    INLINE_FIELD_NUMBER: _ClassVar[int]
+    ARTIFACT_FIELD_NUMBER: _ClassVar[int]
+    EVALUATE_ONLY_FIELD_NUMBER: _ClassVar[int]
+    header: _types_pb2.CallHeader
+    inline: PreferenceBatch
+    artifact: _types_pb2.Artifact
+    evaluate_only: bool
+    def __init__(self, header: _Optional[_Union[_types_pb2.CallHeader, _Mapping]] = ..., inline: _Optional[_Union[PreferenceBatch, _Mapping]] = ..., artifact: _Optional[_Union[_types_pb2.Artifact, _Mapping]] = ..., evaluate_only: bool = ...) -> None: ...
+
+class PreferenceStepResponse(_message.Message):
     __slots__ = ("progress", "result")
     PROGRESS_FIELD_NUMBER: _ClassVar[int]
     RESULT_FIELD_NUMBER: _ClassVar[int]

@@ -45,6 +45,11 @@ class TrainerServiceStub(object):
                 request_serializer=trueline_dot_v1_dot_trainer__pb2.PpoStepRequest.SerializeToString,
                 response_deserializer=trueline_dot_v1_dot_trainer__pb2.PpoStepResponse.FromString,
                 )
+        self.PreferenceStep = channel.unary_stream(
+                '/trueline.v1.TrainerService/PreferenceStep',
+                request_serializer=trueline_dot_v1_dot_trainer__pb2.PreferenceStepRequest.SerializeToString,
+                response_deserializer=trueline_dot_v1_dot_trainer__pb2.PreferenceStepResponse.FromString,
+                )
         self.Publish = channel.unary_stream(
                 '/trueline.v1.TrainerService/Publish',
                 request_serializer=trueline_dot_v1_dot_trainer__pb2.PublishRequest.SerializeToString,
@@ -113,6 +118,13 @@ class TrainerServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PreferenceStep(self, request, context):
+        """Direct preference optimisation steps on pairs, and losses like it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Publish(self, request, context):
         """Writes the stage's model as a new version and points to it.
         """
@@ -173,6 +185,11 @@ def add_TrainerServiceServicer_to_server(servicer, server):
                     servicer.PpoStep,
                     request_deserializer=trueline_dot_v1_dot_trainer__pb2.PpoStepRequest.FromString,
                     response_serializer=trueline_dot_v1_dot_trainer__pb2.PpoStepResponse.SerializeToString,
+            ),
+            'PreferenceStep': grpc.unary_stream_rpc_method_handler(
+                    servicer.PreferenceStep,
+                    request_deserializer=trueline_dot_v1_dot_trainer__pb2.PreferenceStepRequest.FromString,
+                    response_serializer=trueline_dot_v1_dot_trainer__pb2.PreferenceStepResponse.SerializeToString,
             ),
             'Publish': grpc.unary_stream_rpc_method_handler(
                     servicer.Publish,
@@ -304,6 +321,23 @@ class TrainerService(object):
         return grpc.experimental.unary_stream(request, target, '/trueline.v1.TrainerService/PpoStep',
             trueline_dot_v1_dot_trainer__pb2.PpoStepRequest.SerializeToString,
             trueline_dot_v1_dot_trainer__pb2.PpoStepResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def PreferenceStep(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(request, target, '/trueline.v1.TrainerService/PreferenceStep',
+            trueline_dot_v1_dot_trainer__pb2.PreferenceStepRequest.SerializeToString,
+            trueline_dot_v1_dot_trainer__pb2.PreferenceStepResponse.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
 
