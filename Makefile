@@ -20,7 +20,7 @@ RUN := $(VENV)/bin/python
 INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check \
 	$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) --constraint constraints.txt
 
-.PHONY: demo test test-slow lint protos bench bench-peer seeds clean
+.PHONY: demo test test-slow lint protos bench bench-peer seeds chaos clean
 
 demo: $(VENV)/installed
 	@$(RUN) -m orchestrator demo $(ARGS)
@@ -50,6 +50,10 @@ bench-peer: $(VENV)/installed-dev
 
 seeds: $(VENV)/installed-dev
 	@$(RUN) -m benchmarks.seeds $(ARGS)
+
+# 500 faults into one run; ARGS=--quick is 41 of them, ARGS=--postgres keeps the ledger in a PostgreSQL that crashes.
+chaos: $(VENV)/installed-dev
+	@$(RUN) -m benchmarks.chaos $(ARGS)
 
 clean:
 	rm -rf $(VENV) .venv-protos .venv-peer build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -11,7 +11,15 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 from tests.wire.scripted_services import ScriptedPolicy, ScriptedReward, ScriptedTrainer, serve
-from trueline import CallError, PolicyClient, RewardClient, TrainerClient, call_context, wait_until_ready
+from trueline import (
+    CallError,
+    JudgeClient,
+    PolicyClient,
+    RewardClient,
+    TrainerClient,
+    call_context,
+    wait_until_ready,
+)
 from trueline.channel import idempotent_methods
 from trueline.client import ReferenceClient
 from trueline.v1 import policy_pb2, trainer_pb2, types_pb2
@@ -104,11 +112,12 @@ async def test_a_mutating_call_is_never_tried_again():
 def test_idempotent_methods_are_exactly_those_that_change_nothing():
     assert {
         client.SERVICE.name: idempotent_methods(client.SERVICE)
-        for client in (PolicyClient, ReferenceClient, RewardClient, TrainerClient)
+        for client in (PolicyClient, ReferenceClient, RewardClient, JudgeClient, TrainerClient)
     } == {
-        "PolicyService": ["Generate", "ComputeLogprobs", "GetPolicy"],
+        "PolicyService": ["Generate", "CountPromptTokens", "ComputeLogprobs", "GetPolicy"],
         "ReferenceService": ["ComputeLogprobs", "GetReference"],
         "RewardService": ["Score", "ListScorers"],
+        "JudgeService": ["Compare", "Score", "Critique", "Revise", "GetConstitution"],
         "TrainerService": ["GetState"],
     }
 
