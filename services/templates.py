@@ -91,8 +91,8 @@ def render_conversation(tokenizer: Any, messages: Sequence[Message]) -> tuple[li
 def render_last_message(tokenizer: Any, messages: Sequence[Message]) -> tuple[list[int], list[bool]]:
     """Ids of a whole conversation, and which of them belong to its last message, whoever says it.
 
-        user "hi", assistant "hello", user "thanks" -> <s> hi <reply> hello </s> thanks
-                                                       F   F  F       F     F    T
+    user "hi", assistant "hello", user "thanks" -> <s> hi <reply> hello </s> thanks
+                                                   F   F  F       F     F    T
     """
     ids, said = render_conversation(tokenizer, messages)
     earlier = len(render_conversation(tokenizer, messages[:-1])[0]) if len(messages) > 1 else 0
