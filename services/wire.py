@@ -6,17 +6,50 @@ A conversion that can fail takes the path of what it converts, so that an error 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from services.errors import FieldError, PreconditionError
+from services.errors import FieldError, FieldErrors, PreconditionError
 from services.fence import CallHeader
 from services.progress import ProgressEvent
 from services.weights import ModelVersion, WeightsError, path_of
 from services.work import Timing
 from trueline.v1 import types_pb2 as pb
 
+Item = TypeVar("Item")
+Record = TypeVar("Record")
+
 ROLE_WORDS = {pb.ROLE_SYSTEM: "system", pb.ROLE_USER: "user", pb.ROLE_ASSISTANT: "assistant"}
+
+
+def together(*parts: Callable[[], Any]) -> tuple[Any, ...]:
+    """What each part converts to. Raises FieldErrors with the faults of all of them at once."""
+    results: list[Any] = []
+    faults: list[FieldError] = []
+    for part in parts:
+        try:
+            results.append(part())
+        except FieldErrors as several:
+            faults += several.errors
+        except FieldError as fault:
+            faults.append(fault)
+    if faults:
+        raise FieldErrors(faults)
+    return tuple(results)
+
+
+def convert_each(field: str, items: Iterable[Item], convert: Callable[[Item, str], Record]) -> list[Record]:
+    """Every item converted, or one FieldErrors with all that failed."""
+    return list(together(*(partial(convert, item, f"{field}[{i}]") for i, item in enumerate(items))))
+
+
+def convert_items(items: Any, convert: Callable[[Any, str], Record], max_items: int) -> list[Record]:
+    """The records of a call's items. FieldErrors names every malformed one, FieldError their number."""
+    if not 1 <= len(items) <= max_items:
+        raise FieldError("items", len(items), f"must hold 1 to {max_items} items")
+    return convert_each("items", items, convert)
 
 
 def header_from_pb(header: pb.CallHeader) -> CallHeader:
@@ -113,3 +146,10 @@ def prompt_from_pb(message: Any, field: str) -> str | list[dict[str, str]]:
     if which == "text":
         return str(message.text)
     return messages_from_pb(message.conversation, f"{field}.conversation")
+
+
+def item_prompt_from_pb(item: Any, field: str) -> str | list[dict[str, str]]:
+    """As prompt_from_pb, but no turns are an empty prompt: an error of the item rather than of the call."""
+    if item.WhichOneof("prompt") == "conversation" and not item.conversation.messages:
+        return []
+    return prompt_from_pb(item, field)

@@ -12,7 +12,14 @@ from services.judge import wire
 from services.judge.asking import Asking
 from services.judge.hosting import Judge
 from services.model_edge import load_weights
-from services.wire import expected_version_from_pb, fingerprint, header_from_pb, timing_to_pb
+from services.wire import (
+    convert_items,
+    expected_version_from_pb,
+    fingerprint,
+    header_from_pb,
+    timing_to_pb,
+    together,
+)
 from services.work import Timing
 from trueline.v1 import judge_pb2 as pb
 from trueline.v1 import judge_pb2_grpc
@@ -35,8 +42,8 @@ class JudgeServicer(judge_pb2_grpc.JudgeServiceServicer):
     async def Compare(self, request: pb.CompareRequest, context: Any) -> pb.CompareResponse:
         """A verdict per pair."""
         reasoned = request.reading.chain_of_thought
-        pairs, selection, rules, sampling = wire.together(
-            partial(wire.items_from_pb, request.items, wire.pair_from_pb, self.judge.settings.max_items),
+        pairs, selection, rules, sampling = together(
+            partial(convert_items, request.items, wire.pair_from_pb, self.judge.settings.max_items),
             partial(wire.selection_from_pb, request.principles),
             partial(wire.rules_from_pb, request.reading),
             partial(wire.sampling_from_pb, request.reasoning if reasoned else _UNREAD, "reasoning"),
@@ -47,8 +54,8 @@ class JudgeServicer(judge_pb2_grpc.JudgeServiceServicer):
 
     async def Score(self, request: pb.JudgeServiceScoreRequest, context: Any) -> pb.JudgeServiceScoreResponse:
         """A score per response."""
-        exchanges, selection, mass = wire.together(
-            partial(wire.items_from_pb, request.items, wire.exchange_from_pb, self.judge.settings.max_items),
+        exchanges, selection, mass = together(
+            partial(convert_items, request.items, wire.exchange_from_pb, self.judge.settings.max_items),
             partial(wire.selection_from_pb, request.principles),
             partial(wire.mass_from_pb, request.min_option_mass),
         )
@@ -60,8 +67,8 @@ class JudgeServicer(judge_pb2_grpc.JudgeServiceServicer):
 
     async def Critique(self, request: pb.CritiqueRequest, context: Any) -> pb.CritiqueResponse:
         """A critique per response."""
-        exchanges, selection, sampling = wire.together(
-            partial(wire.items_from_pb, request.items, wire.exchange_from_pb, self.judge.settings.max_items),
+        exchanges, selection, sampling = together(
+            partial(convert_items, request.items, wire.exchange_from_pb, self.judge.settings.max_items),
             partial(wire.selection_from_pb, request.principles, one=True),
             partial(wire.sampling_from_pb, request.sampling, "sampling"),
         )
@@ -71,8 +78,8 @@ class JudgeServicer(judge_pb2_grpc.JudgeServiceServicer):
 
     async def Revise(self, request: pb.ReviseRequest, context: Any) -> pb.ReviseResponse:
         """A revision per response."""
-        items, selection, sampling = wire.together(
-            partial(wire.items_from_pb, request.items, wire.revisable_from_pb, self.judge.settings.max_items),
+        items, selection, sampling = together(
+            partial(convert_items, request.items, wire.revisable_from_pb, self.judge.settings.max_items),
             partial(wire.selection_from_pb, request.principles, one=True),
             partial(wire.sampling_from_pb, request.sampling, "sampling"),
         )

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, TypeVar
 
-from services.errors import FieldError, FieldErrors
+from services.errors import FieldError
 from services.judge import labels
 from services.judge.asking import Composed, Revisable
 from services.judge.constitution import Constitution
 from services.judge.principles import Choice, Selection
-from services.judge.records import Abstained, Identity, Prompt, Sampling, Usage
+from services.judge.records import Abstained, Identity, Sampling, Usage
 from services.judge.verdicts import Exchange, Order, Outcome, Pair, Reading, Rules
-from services.wire import prompt_from_pb, version_to_pb
+from services.wire import item_prompt_from_pb, version_to_pb
 from trueline.v1 import judge_pb2 as pb
 
 Record = TypeVar("Record")
@@ -26,54 +26,19 @@ ORDERS = {
 }
 
 
-def together(*parts: Callable[[], Any]) -> tuple[Any, ...]:
-    """What each part converts to. Raises the faults of all of them at once."""
-    results: list[Any] = []
-    faults: list[FieldError] = []
-    for part in parts:
-        try:
-            results.append(part())
-        except FieldError as fault:
-            faults.append(fault)
-        except FieldErrors as several:
-            faults += several.errors
-    if faults:
-        raise FieldErrors(faults)
-    return tuple(results)
-
-
-def items_from_pb(
-    items: Sequence[Any], convert: Callable[[Any, str], Record], max_items: int
-) -> list[Record]:
-    """The records of a call's items. FieldErrors names every malformed one, FieldError their number."""
-    if not 1 <= len(items) <= max_items:
-        raise FieldError("items", len(items), f"must hold 1 to {max_items} items")
-
-    def one(item: Any, index: int) -> Callable[[], Record]:
-        return lambda: convert(item, f"items[{index}]")
-
-    return list(together(*(one(item, index) for index, item in enumerate(items))))
-
-
 def pair_from_pb(item: pb.ComparisonItem, field: str) -> Pair:
     """A pair to compare."""
-    return Pair(item.item_id, _prompt(item, field), item.first, item.second)
+    return Pair(item.item_id, item_prompt_from_pb(item, field), item.first, item.second)
 
 
 def exchange_from_pb(item: pb.JudgedResponse, field: str) -> Exchange:
     """A response to judge."""
-    return Exchange(item.item_id, _prompt(item, field), item.response)
+    return Exchange(item.item_id, item_prompt_from_pb(item, field), item.response)
 
 
 def revisable_from_pb(item: pb.RevisionItem, field: str) -> Revisable:
     """A response to write anew."""
     return Revisable(exchange_from_pb(item.judged, f"{field}.judged"), item.critique, item.principle)
-
-
-def _prompt(item: Any, field: str) -> Prompt:
-    if item.WhichOneof("prompt") == "conversation" and not item.conversation.messages:
-        return []  # empty, and so an abstention of this item rather than an error of the call
-    return prompt_from_pb(item, field)
 
 
 def selection_from_pb(selection: pb.PrincipleSelection, *, one: bool = False) -> Selection:

@@ -7,11 +7,16 @@ from typing import Any
 
 import grpc
 
-from services.errors import FieldError, FieldErrors
 from services.model_edge import load_weights
 from services.reward.hosting import Rewards
 from services.reward.scorers import Description, Exchange, Outcome, Scored
-from services.wire import expected_version_from_pb, prompt_from_pb, timing_to_pb, version_to_pb
+from services.wire import (
+    convert_items,
+    expected_version_from_pb,
+    item_prompt_from_pb,
+    timing_to_pb,
+    version_to_pb,
+)
 from trueline.v1 import reward_pb2, reward_pb2_grpc, types_pb2
 
 
@@ -31,7 +36,7 @@ class RewardServicer(reward_pb2_grpc.RewardServiceServicer):
 
     async def Score(self, request: reward_pb2.ScoreRequest, context: Any) -> reward_pb2.ScoreResponse:
         """Scores a batch with one scorer."""
-        exchanges = exchanges_from_pb(request, self.rewards.settings.max_items)
+        exchanges = convert_items(request.items, exchange_from_pb, self.rewards.settings.max_items)
         expected = expected_version_from_pb(request)
         (description, outcomes), timing = await self.rewards.score(request.scorer, exchanges, expected)
         return reward_pb2.ScoreResponse(
@@ -56,26 +61,9 @@ class RewardServicer(reward_pb2_grpc.RewardServiceServicer):
             yield event
 
 
-def exchanges_from_pb(request: reward_pb2.ScoreRequest, max_items: int) -> list[Exchange]:
-    """The items to score. Raises FieldErrors that name every malformed item, FieldError for their number."""
-    if not 1 <= len(request.items) <= max_items:
-        raise FieldError("items", len(request.items), f"must hold 1 to {max_items} items")
-    exchanges: list[Exchange] = []
-    faults: list[FieldError] = []
-    for index, item in enumerate(request.items):
-        try:
-            exchanges.append(_exchange_from_pb(item, f"items[{index}]"))
-        except FieldError as fault:
-            faults.append(fault)
-    if faults:
-        raise FieldErrors(faults)
-    return exchanges
-
-
-def _exchange_from_pb(item: reward_pb2.ScoreItem, field: str) -> Exchange:
-    if item.WhichOneof("prompt") == "conversation" and not item.conversation.messages:
-        return Exchange([], item.response)  # empty, and so an error of this item rather than of the call
-    return Exchange(prompt_from_pb(item, field), item.response)
+def exchange_from_pb(item: reward_pb2.ScoreItem, field: str) -> Exchange:
+    """A response to score."""
+    return Exchange(item_prompt_from_pb(item, field), item.response)
 
 
 def score_to_pb(outcome: Outcome) -> types_pb2.Score:

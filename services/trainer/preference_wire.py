@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from services.errors import FieldError
 from services.trainer.preference_records import PreferencePair, SampledPair, SampledResponse, WrittenPair
-from services.trainer.wire import convert_each
-from services.wire import prompt_from_pb, version_from_pb
+from services.wire import convert_each, prompt_from_pb, version_from_pb
 from trueline.v1 import trainer_pb2, types_pb2
 
 

@@ -9,13 +9,13 @@ import dataclasses
 import hashlib
 import math
 import typing
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 from google.protobuf.message import DecodeError
 
-from services.errors import FieldError, FieldErrors
+from services.errors import FieldError
 from services.trainer.commands import FitNormalisation
 from services.trainer.preference_settings import PreferenceSettings
 from services.trainer.records import (
@@ -36,10 +36,12 @@ from services.trainer.records import (
 from services.trainer.settings import PpoSettings, RewardModelSettings, SftSettings, StageSettings
 from services.weights import PublishedVersion, WeightsError, path_of
 from services.wire import (
+    convert_each,
     location_from_pb,
     messages_from_pb,
     prompt_from_pb,
     timing_to_pb,
+    together,
     version_from_pb,
     version_to_pb,
 )
@@ -81,25 +83,14 @@ Record = TypeVar("Record")
 
 def plan_from_pb(request: trainer_pb2.BeginStageRequest) -> StagePlan:
     """A stage's plan. Raises FieldErrors that name every part that is missing or wrong, settings included."""
-    faults: list[FieldError] = []
-
-    def attempt(convert: Callable[[], Record]) -> Record | None:
-        try:
-            return convert()
-        except FieldErrors as errors:
-            faults.extend(errors.errors)
-        except FieldError as error:
-            faults.append(error)
-        return None
-
-    attempt(lambda: _require(request, "stage"))
-    attempt(lambda: _require(request, "output_model"))
-    models = attempt(lambda: _models_from_pb(request.models))
-    models_dir = attempt(lambda: _path(request.models_uri, "models_uri"))
-    checkpoints_dir = attempt(lambda: _path(request.checkpoints_uri, "checkpoints_uri"))
-    settings = attempt(lambda: _settings_of(request))
-    if faults or models is None or models_dir is None or checkpoints_dir is None or settings is None:
-        raise FieldErrors(faults)
+    _, _, models, models_dir, checkpoints_dir, settings = together(
+        lambda: _require(request, "stage"),
+        lambda: _require(request, "output_model"),
+        lambda: _models_from_pb(request.models),
+        lambda: _path(request.models_uri, "models_uri"),
+        lambda: _path(request.checkpoints_uri, "checkpoints_uri"),
+        lambda: _settings_of(request),
+    )
     return StagePlan(
         run_id=request.header.run_id,
         stage=request.stage,
@@ -281,19 +272,6 @@ def _score_from_pb(score: types_pb2.Score) -> dict[str, Any]:
         said = f"{score.error.reason}: {score.error.message}"
         return {"score_fault": ("score_failed", f"the scorer gave no score ({said})")}
     return {"score_fault": ("score_missing", "the rollout has no score")}
-
-
-def convert_each(field: str, items: Iterable[Item], convert: Callable[[Item, str], Record]) -> list[Record]:
-    """Every item converted, or one FieldErrors with all that failed."""
-    records, faults = [], []
-    for index, item in enumerate(items):
-        try:
-            records.append(convert(item, f"{field}[{index}]"))
-        except FieldError as fault:
-            faults.append(fault)
-    if faults:
-        raise FieldErrors(faults)
-    return records
 
 
 def begun_to_pb(begun: StageBegun, incarnation: str) -> trainer_pb2.StageBegun:
