@@ -9,7 +9,7 @@ from typing import Any
 
 from services.errors import FieldError
 from services.hub import fetched
-from services.models import load_causal
+from services.models import LoadedCausal, load_causal
 from services.progress import ProgressFeed
 from services.trainer.device import Compute
 from services.trainer.loading import load_critic, load_trained_scalar
@@ -23,20 +23,27 @@ from services.trainer.reward_model import RewardModelStage
 from services.trainer.settings import PpoSettings, RewardModelSettings, SftSettings
 from services.trainer.sft import SftStage
 from services.trainer.stage import Stage
-from services.weights import identify
+from services.weights import ModelVersion, identify
 
 log = logging.getLogger(__name__)
 
 
 def build_stage(plan: StagePlan, compute: Compute, progress: ProgressFeed) -> tuple[Stage, StageBegun]:
     """The stage and what it began with. Raises FieldErrors for settings, WeightsError for models."""
+    progress.report("verifying and loading models")
+    plan = _fetched(plan)
     if compute.ranks.leads:
         log.info("memory plan", extra=_needs(plan, compute))
-    progress.report("verifying and loading models")
-    plan = replace(plan, trained=replace(plan.trained, path=fetched(plan.trained.path)))
-    if plan.reward is not None:
-        plan = replace(plan, reward=replace(plan.reward, path=fetched(plan.reward.path)))
     return BUILDERS[type(plan.settings)](plan, compute)
+
+
+def _fetched(plan: StagePlan) -> StagePlan:
+    """The plan with a directory for each of its models, those that it gives by hub name included."""
+    places = {role: getattr(plan, role) for role in ("trained", "reward", "reference")}
+    return replace(
+        plan,
+        **{role: replace(each, path=fetched(each.path)) for role, each in places.items() if each is not None},
+    )
 
 
 def _needs(plan: StagePlan, compute: Compute) -> dict[str, object]:
@@ -54,12 +61,21 @@ def _needs(plan: StagePlan, compute: Compute) -> dict[str, object]:
     }
 
 
-def _sft(plan: StagePlan, compute: Compute) -> tuple[Stage, StageBegun]:
-    assert isinstance(plan.settings, SftSettings)
-    plan.settings.check("sft")
+def _policy(plan: StagePlan, compute: Compute) -> tuple[LoadedCausal, ModelVersion]:
+    """The trained language model, verified, loaded and spread over the ranks.
+
+    Before any other model of the stage is loaded, so that no two lie whole in main memory.
+    """
     version = identify(plan.trained.path, plan.trained.version).version
     loaded = load_causal(plan.trained.path, device=compute.loading_device)
     compute.prepare(loaded.model)
+    return loaded, version
+
+
+def _sft(plan: StagePlan, compute: Compute) -> tuple[Stage, StageBegun]:
+    assert isinstance(plan.settings, SftSettings)
+    plan.settings.check("sft")
+    loaded, version = _policy(plan, compute)
     stage = SftStage(plan, plan.settings, loaded, version, compute)
     return stage, StageBegun(_parameters(stage))
 
@@ -77,9 +93,7 @@ def _reward_model(plan: StagePlan, compute: Compute) -> tuple[Stage, StageBegun]
 def _ppo(plan: StagePlan, compute: Compute) -> tuple[Stage, StageBegun]:
     assert isinstance(plan.settings, PpoSettings)
     plan.settings.check("ppo")
-    version = identify(plan.trained.path, plan.trained.version).version
-    policy = load_causal(plan.trained.path, device=compute.loading_device)
-    compute.prepare(policy.model)  # first: then no two models lie whole in main memory
+    policy, version = _policy(plan, compute)
     critic = load_critic(policy, plan.trained.path, plan.reward, plan.seed, compute.loading_device)
     compute.prepare(critic.loaded.model)
     stage = PpoStage(plan, plan.settings, policy, critic, version, compute)
@@ -89,9 +103,7 @@ def _ppo(plan: StagePlan, compute: Compute) -> tuple[Stage, StageBegun]:
 def _preference(plan: StagePlan, compute: Compute) -> tuple[Stage, StageBegun]:
     assert isinstance(plan.settings, PreferenceSettings)
     plan.settings.check("preference")
-    version = identify(plan.trained.path, plan.trained.version).version
-    policy = load_causal(plan.trained.path, device=compute.loading_device)
-    compute.prepare(policy.model)  # first: then no two models lie whole in main memory
+    policy, version = _policy(plan, compute)
     frozen = load_frozen(policy, plan.reference, compute.loading_device) if plan.reference else None
     if frozen:
         compute.prepare(frozen.loaded.model)

@@ -12,8 +12,9 @@ from services.models import load_causal
 from services.weights import WeightsError, describe_plain, path_of
 from tests.model_services import asked, header, policy_service, sampling
 from tests.tiny_models import tiny_tokenizer, write_tiny_model
+from tests.trainer.wiring import begin_request, trainer
 from trueline import CallError
-from trueline.v1 import policy_pb2, types_pb2
+from trueline.v1 import policy_pb2, trainer_pb2, types_pb2
 
 
 def edited(file: Path, **changes: Any) -> None:
@@ -197,3 +198,13 @@ async def test_prompts_are_counted_as_the_policy_reads_them(tmp_path: Path) -> N
                 policy_pb2.CountPromptTokensRequest(prompts=prompts, expected_version=other)
             )
         assert caught.value.code.name == "FAILED_PRECONDITION"
+
+
+async def test_a_stage_takes_each_of_its_models_by_its_hub_name(offline: Path, tmp_path: Path) -> None:
+    in_cache(offline, "tiny/llama", COMMIT)
+    location = types_pb2.ModelLocation(uri="hf://tiny/llama")
+    roles = (trainer_pb2.MODEL_ROLE_TRAINED, trainer_pb2.MODEL_ROLE_REFERENCE)
+    models = [trainer_pb2.StageModel(role=role, location=location) for role in roles]
+    async with trainer() as client:
+        begun = await client.begin_stage(begin_request(tmp_path, "preference", models=models))
+    assert begun.parameters > 0
