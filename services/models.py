@@ -4,7 +4,6 @@ Only safetensors is read and nothing is fetched: what is not in the directory is
 """
 
 import json
-import random
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -149,12 +148,6 @@ def save_scalar(model: ScalarModel, tokenizer: Any, path: Path) -> None:
 def set_threads(threads: int) -> None:
     """Threads of one model operation. Results are repeatable for an unchanged count only."""
     torch.set_num_threads(threads)
-
-
-def seed_everything(seed: int) -> None:
-    """Seeds every global random stream that model code may touch."""
-    random.seed(seed)
-    torch.manual_seed(seed)
 
 
 def _load(

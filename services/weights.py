@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from services.durable_files import FileDigest, digest_of, fsync
 from services.model_files import weights_fault
 
 MANIFEST = "manifest.json"
@@ -59,14 +60,6 @@ class ModelVersion:
 
     def __str__(self) -> str:
         return f"{self.model}@{self.number}"
-
-
-@dataclass(frozen=True)
-class FileDigest:
-    """What a manifest says of one file."""
-
-    sha256: str
-    bytes: int
 
 
 @dataclass(frozen=True)
@@ -145,13 +138,13 @@ def _write_manifest(
     """Digests what lies in `staging`, flushes it to the disk and writes the manifest beside it."""
     files = {}
     for file in _files(staging):
-        files[file.relative_to(staging).as_posix()] = _digest(file)
-        _fsync(file)
+        files[file.relative_to(staging).as_posix()] = digest_of(file)
+        fsync(file)
     _require_safetensors(staging, files)
     content = _canonical(model, number, parent, files, extra)
     (staging / MANIFEST).write_bytes(content)
     for path in (staging / MANIFEST, *(p for p in staging.rglob("*") if p.is_dir()), staging):
-        _fsync(path)
+        fsync(path)
     return Manifest(model, number, parent, files, extra, hashlib.sha256(content).hexdigest())
 
 
@@ -160,7 +153,7 @@ def _settle(staging: Path, final: Path, manifest: Manifest) -> None:
     try:
         if not final.exists():
             os.rename(staging, final)  # a directory that appears meanwhile makes this fail, never overwrite
-            _fsync(final.parent)
+            fsync(final.parent)
             return
     except OSError:
         if not final.exists():
@@ -170,7 +163,7 @@ def _settle(staging: Path, final: Path, manifest: Manifest) -> None:
     aside = final.with_name(f"{final.name}.tmp-damaged-{secrets.token_hex(4)}")
     os.rename(final, aside)
     os.rename(staging, final)
-    _fsync(final.parent)
+    fsync(final.parent)
     shutil.rmtree(aside, ignore_errors=True)
 
 
@@ -205,9 +198,9 @@ def _point(model_dir: Path, version: ModelVersion) -> None:
     staging.write_text(
         json.dumps({"number": version.number, "sha256": version.sha256}, sort_keys=True) + "\n"
     )
-    _fsync(staging)
+    fsync(staging)
     os.replace(staging, model_dir / POINTER)
-    _fsync(model_dir)
+    fsync(model_dir)
 
 
 def committed(models_dir: Path, model: str) -> tuple[ModelVersion, Path] | None:
@@ -291,7 +284,7 @@ def describe_plain(path: Path) -> Manifest:
         return verify(path)
     if not path.is_dir():
         raise WeightsError(path, "the directory does not exist")
-    files = {file.relative_to(path).as_posix(): _digest(file) for file in _files(path)}
+    files = {file.relative_to(path).as_posix(): digest_of(file) for file in _files(path)}
     _require_safetensors(path, files)
     for name in files:
         if name.endswith(".safetensors"):
@@ -359,7 +352,7 @@ def _compare(file: Path, stated: FileDigest) -> None:
     size = file.stat().st_size
     if size != stated.bytes:
         raise WeightsError(file, f"holds {size} bytes, its manifest says {stated.bytes}: half-written")
-    if _digest(file) != stated:
+    if digest_of(file) != stated:
         raise WeightsError(file, f"is damaged: its SHA-256 is not {stated.sha256}")
 
 
@@ -369,22 +362,6 @@ def _files(directory: Path) -> Iterator[Path]:
         hidden = any(part.startswith(".") for part in path.relative_to(directory).parts)
         if path.is_file() and not hidden:
             yield path
-
-
-def _digest(file: Path) -> FileDigest:
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while chunk := stream.read(1 << 20):
-            digest.update(chunk)
-        return FileDigest(digest.hexdigest(), stream.tell())
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def identify(path: Path, expected: ModelVersion | None) -> Manifest:

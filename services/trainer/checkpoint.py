@@ -24,6 +24,7 @@ from typing import Any
 
 from safetensors.torch import load_file
 
+from services.durable_files import digest_of, fsync
 from services.errors import FieldError, PreconditionError
 from services.trainer.ranks import Ranks
 from services.trainer.records import CheckpointPlace, StagePlan
@@ -72,18 +73,18 @@ def _finish(staging: Path, content: dict[str, Any], step: int, files: dict[str, 
     manifest = _canonical({"files": {**files, STATE: _flushed(staging / STATE)}})
     (staging / MANIFEST).write_bytes(manifest)
     for path in (staging / MANIFEST, staging):
-        _fsync(path)
+        fsync(path)
     sha256 = hashlib.sha256(manifest).hexdigest()
     final = staging.parent / f"step-{step:06d}-{sha256[:8]}"
     if not final.exists():
         os.rename(staging, final)
-        _fsync(staging.parent)
+        fsync(staging.parent)
     return CheckpointPlace(final.resolve(), sha256, step)
 
 
 def _flushed(file: Path) -> dict[str, Any]:
-    _fsync(file)
-    return _digest(file)
+    fsync(file)
+    return vars(digest_of(file))
 
 
 def read_checkpoint(place: CheckpointPlace, plan: StagePlan, ranks: Ranks) -> StageState:
@@ -104,7 +105,7 @@ def _verified(place: CheckpointPlace, ranks: Ranks) -> list[str]:
     files = json.loads(_read(place.path / MANIFEST))["files"]
     for number, (name, stated) in enumerate(sorted(files.items())):
         _check_there(place.path / name)
-        if number % ranks.size == ranks.rank and _digest(place.path / name) != stated:
+        if number % ranks.size == ranks.rank and vars(digest_of(place.path / name)) != stated:
             raise FieldError(f"{FIELD}.uri", str(place.path / name), "is damaged: its digest is another")
     return sorted(files)
 
@@ -148,19 +149,3 @@ def _check_there(file: Path) -> None:
 def _read(file: Path) -> bytes:
     _check_there(file)
     return file.read_bytes()
-
-
-def _digest(file: Path) -> dict[str, Any]:
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while chunk := stream.read(1 << 20):
-            digest.update(chunk)
-        return {"sha256": digest.hexdigest(), "bytes": stream.tell()}
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
