@@ -1,6 +1,7 @@
 """The ledger's rows of what lies in files or is kept for good: versions, checkpoints, comparisons."""
 
 import time
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -137,3 +138,8 @@ class ArtifactRows(LeasedRun):
         return sa.and_(
             checkpoints.c.run == self.run, checkpoints.c.stage == stage, checkpoints.c.step == step
         )
+
+
+def place_of(row: Values) -> Path:
+    """The directory of a version or a checkpoint."""
+    return Path(row["uri"].removeprefix("file://"))

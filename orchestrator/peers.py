@@ -85,13 +85,25 @@ class Peers:
         self.opened.append(client)
         return client
 
-    async def _on_every(
-        self, service: str, replicas: Sequence[C], serve: Callable[[C], Awaitable[types_pb2.ModelVersion]]
+    async def _load(
+        self,
+        service: str,
+        replicas: Sequence[Any],
+        request: Any,
+        served: Callable[[Any], Awaitable[types_pb2.ModelVersion]],
     ) -> types_pb2.ModelVersion:
         """The version that all replicas came to serve which could; the others are out of rotation.
 
-        Raises the first failure where none could, or where one is none that waiting cures.
+        A replica that serves it already, by `served`, loads nothing. Raises the first failure where none
+        could, or where one is none that waiting cures.
         """
+        location = request.location
+
+        async def serve(replica: Any) -> types_pb2.ModelVersion:
+            if is_named(location, await served(replica)):
+                return location.version
+            return (await replica.load_weights(request)).version
+
         outcomes = await asyncio.gather(*(serve(each) for each in replicas), return_exceptions=True)
         failures = [each for each in outcomes if isinstance(each, BaseException)]
         for failure in failures:
@@ -120,41 +132,35 @@ class Peers:
         self, location: types_pb2.ModelLocation, header: types_pb2.CallHeader
     ) -> types_pb2.ModelVersion:
         """Makes every policy replica serve what lies there; returns the version that they came to serve."""
+
+        async def served(replica: PolicyClient) -> types_pb2.ModelVersion:
+            return (await replica.get_policy()).version
+
         request = policy_pb2.PolicyServiceLoadWeightsRequest(header=header, location=location)
-
-        async def serve(replica: PolicyClient) -> types_pb2.ModelVersion:
-            if not is_named(location, (await replica.get_policy()).version):
-                return (await replica.load_weights(request)).version
-            return location.version
-
-        return await self._on_every("policy", self.policy_replicas, serve)
+        return await self._load("policy", self.policy_replicas, request, served)
 
     async def serve_reference(
         self, location: types_pb2.ModelLocation, header: types_pb2.CallHeader
     ) -> types_pb2.ModelVersion:
         """Makes every reference replica serve what lies there."""
+
+        async def served(replica: ReferenceClient) -> types_pb2.ModelVersion:
+            return (await replica.get_reference()).version
+
         request = reference_pb2.ReferenceServiceLoadWeightsRequest(header=header, location=location)
-
-        async def serve(replica: ReferenceClient) -> types_pb2.ModelVersion:
-            if not is_named(location, (await replica.get_reference()).version):
-                return (await replica.load_weights(request)).version
-            return location.version
-
-        return await self._on_every("reference", self.reference_replicas, serve)
+        return await self._load("reference", self.reference_replicas, request, served)
 
     async def serve_reward(
         self, scorer: str, location: types_pb2.ModelLocation, header: types_pb2.CallHeader
     ) -> types_pb2.ModelVersion:
         """Makes every reward replica serve what lies there as one of its learned scorers."""
-        request = reward_pb2.RewardServiceLoadWeightsRequest(header=header, scorer=scorer, location=location)
 
-        async def serve(replica: RewardClient) -> types_pb2.ModelVersion:
+        async def served(replica: RewardClient) -> types_pb2.ModelVersion:
             hosted = {each.name: each.version for each in (await replica.list_scorers()).scorers}
-            if not is_named(location, hosted.get(scorer, types_pb2.ModelVersion())):
-                return (await replica.load_weights(request)).version
-            return location.version
+            return hosted.get(scorer, types_pb2.ModelVersion())
 
-        return await self._on_every("reward", self.reward_replicas, serve)
+        request = reward_pb2.RewardServiceLoadWeightsRequest(header=header, scorer=scorer, location=location)
+        return await self._load("reward", self.reward_replicas, request, served)
 
 
 def is_named(location: types_pb2.ModelLocation, served: types_pb2.ModelVersion) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from orchestrator.artifacts import place_of
 from orchestrator.data import file_sha256
 from orchestrator.verify_findings import Finding, Row, Rows
 from orchestrator.verify_rows import place
@@ -62,7 +63,7 @@ def check_checkpoints(rows: Rows) -> Iterator[Finding]:
 
 def _directory_faults(kind: str, name: str, row: Row, manifest: dict[str, Any]) -> Iterator[Finding]:
     """A directory with a manifest, as services write them; `manifest` is filled in where it is the row's."""
-    directory = Path(row["uri"].removeprefix("file://"))
+    directory = place_of(row)
     try:
         content = (directory / MANIFEST).read_bytes()
     except OSError as error:
@@ -102,7 +103,7 @@ def _pointer_faults(rows: Rows) -> Iterator[Finding]:
     """The pointer names the newest version; in a run under way it may be one ahead of the ledger."""
     newest = {row["model"]: row for row in rows.versions}
     for model, row in newest.items():
-        pointer = Path(row["uri"].removeprefix("file://")).parent / POINTER
+        pointer = place_of(row).parent / POINTER
         where, expected = f"{model} ({pointer})", f"{model}@{row['number']} ({row['sha256'][:12]})"
         try:
             named = json.loads(pointer.read_bytes())

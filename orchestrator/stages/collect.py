@@ -14,6 +14,7 @@ from orchestrator.recipe_stages import CollectStage
 from orchestrator.run import Run, Stopwatch
 from orchestrator.sampling import Sampler, cut, score, values
 from orchestrator.seeds import derive, shuffled
+from orchestrator.shapes import prompt_part
 from orchestrator.sources import read_rows
 from trueline.v1 import types_pb2
 
@@ -95,7 +96,7 @@ def compare(
     version = rollouts[0].policy_version
     return {
         "prompt_id": row["prompt_id"],
-        "prompt": {key: row[key] for key in ("messages", "text") if key in row},
+        "prompt": prompt_part(row),
         "responses": responses,
         "preferences": preferences,
         "policy_version": {"model": version.model, "number": version.number, "sha256": version.sha256},
