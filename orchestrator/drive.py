@@ -37,6 +37,7 @@ from orchestrator.stages.evaluate import run_evaluate
 from orchestrator.stages.export import run_export
 from orchestrator.stages.reward import run_reward
 from orchestrator.stages.supervised import run_supervised
+from orchestrator.whole_files import replaced
 from trueline import CallError, call_context
 
 RUN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
@@ -74,7 +75,7 @@ def new_run(
     there_before = directory.exists()
     directory.mkdir(parents=True, exist_ok=True)
     try:
-        (directory / "recipe.yaml").write_text(json.dumps(recipe.declared, indent=2) + "\n")
+        keep_recipe(directory, recipe)
         keep_ledger_url(directory, url)
         ledger = Ledger(open_engine(url), directory.name)
         ledger.create(
@@ -107,11 +108,14 @@ def same_run(
             f"{directory} holds a run of another recipe (SHA-256 {recorded}; {recipe_path} has "
             f"{recipe.sha256}): choose another name, or resume that run"
         )
-    kept = directory / "recipe.yaml"
-    beside = kept.with_suffix(".tmp")
-    beside.write_text(json.dumps(recipe.declared, indent=2) + "\n")
-    beside.replace(kept)
+    keep_recipe(directory, recipe)
     return ledger
+
+
+def keep_recipe(directory: Path, recipe: Recipe) -> None:
+    """Writes the recipe as resolved into the run's directory, for a resume."""
+    with replaced(directory / "recipe.yaml") as file:
+        file.write((json.dumps(recipe.declared, indent=2) + "\n").encode())
 
 
 async def drive(directory: Path, ledger: Ledger, progress: Progress) -> bool:

@@ -1,13 +1,13 @@
 """Payloads: bulky records in files that ledger rows name by path and digest."""
 
 import hashlib
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from google.protobuf.message import Message
 
+from orchestrator.whole_files import replaced
 from trueline.v1 import types_pb2
 
 M = TypeVar("M", bound=Message)
@@ -35,16 +35,10 @@ class Payload:
 
 
 def write_payload(path: Path, message: Message) -> Payload:
-    """Writes a message so that it is whole and durable, or not there: beside, fsync, rename, fsync."""
+    """Writes a message so that it is whole and durable, or not there."""
     data = message.SerializeToString(deterministic=True)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f"{path.name}.tmp-{os.getpid()}")
-    with open(beside, "wb") as file:
+    with replaced(path) as file:
         file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(beside, path)
-    sync_directory(path.parent)
     return Payload(str(path.resolve()), hashlib.sha256(data).hexdigest(), len(data))
 
 
@@ -65,12 +59,3 @@ def read_payload(payload: Payload, kind: type[M]) -> M:
 def message_sha256(message: Message) -> str:
     """Digest of a message's canonical bytes: what a payload that holds it would have."""
     return hashlib.sha256(message.SerializeToString(deterministic=True)).hexdigest()
-
-
-def sync_directory(path: Path) -> None:
-    """Makes a rename in a directory durable."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

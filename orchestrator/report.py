@@ -5,7 +5,6 @@ Any part may be absent, as in a run without evaluation or without a gold score: 
 
 import base64
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
@@ -27,6 +26,7 @@ from orchestrator.report_tables import (
     throughput,
 )
 from orchestrator.report_text import amount, plain, seconds, share, with_interval, without_nan
+from orchestrator.whole_files import replaced
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -45,7 +45,7 @@ def write_report(report: Mapping[str, Any], directory: Path) -> None:
     picture = b""
     if draw_curves(shown, drawn):
         picture = drawn.read_bytes()
-        os.replace(drawn, directory / "curves.png")
+        drawn.replace(directory / "curves.png")
     _replace(directory / "report.html", render_html(shown, picture).encode())
 
 
@@ -152,10 +152,6 @@ def _rich(table: TextTable) -> Table:
 
 
 def _replace(path: Path, content: bytes) -> None:
-    """Writes beside and renames, so that a reader sees the old file or the new one."""
-    beside = path.with_name(f".{path.name}.tmp")
-    with beside.open("wb") as file:
+    """A reader sees the old file or the new one."""
+    with replaced(path) as file:
         file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(beside, path)

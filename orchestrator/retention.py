@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from orchestrator.artifacts import place_of
 from orchestrator.ledger import Ledger
 from orchestrator.recipe_retention import Retention
 
@@ -53,8 +54,9 @@ class Retainer:
             if row is not None and row.payloads_removed:
                 remove(path)
         for path in leftovers(self.directory):
-            # Payloads are written by holders of the lease, and that is us.
-            ours = local_writers or path.is_relative_to(self.directory / "rollouts")
+            folder = path.relative_to(self.directory).parts[0]
+            # Payloads and copies of data are written by holders of the lease, and that is us.
+            ours = folder in ("rollouts", "data") or (local_writers and folder in ("models", "checkpoints"))
             if ours or untouched(path, STALE_SECONDS):
                 log.warning("removing %s, left by a writer that died", path)
                 remove(path)
@@ -116,18 +118,15 @@ def older(rows: list[Row], count: int | None, least: int) -> list[Row]:
     return rows[: -max(count, least)] if count else []
 
 
-def place_of(row: Row) -> Path:
-    """The directory of a version or a checkpoint."""
-    return Path(row["uri"].removeprefix("file://"))
-
-
 def leftovers(directory: Path) -> Iterator[Path]:
-    """What writers of payloads, versions and checkpoints leave beside, and what we were removing."""
+    """What writers leave beside their files when they die, and what we were removing."""
     for pattern in (
         "models/*/*.tmp-*",
         "checkpoints/*/*.tmp-*",
         "rollouts/*/*.tmp-*",
         "rollouts/*/*/*.tmp-*",
+        "data/*.tmp-*",
+        "*.tmp-*",
     ):
         yield from directory.glob(pattern)
 

@@ -6,7 +6,6 @@ of the data set since.
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from orchestrator.data import DataError, Row, Rows, first_faults
 from orchestrator.recipe import Recipe
 from orchestrator.recipe_settings import DataSettings
 from orchestrator.run import Run
+from orchestrator.whole_files import replaced
 
 DATA_FIELDS = ("data", "held_out_data", "prompts", "gold_prompts")
 
@@ -80,19 +80,9 @@ def copy_datasets(recipe: Recipe, run_directory: Path) -> None:
         if isinstance(data, DataSettings) and data.dataset is not None:
             path = source_path(data, run_directory)
             if not path.exists():
-                _copy(data, path)
-
-
-def _copy(data: DataSettings, path: Path) -> None:
-    """Written beside and renamed, so that a copy that is there is whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.tmp")
-    with beside.open("w", encoding="utf-8") as file:
-        for row in _loaded(data):
-            file.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(beside, path)
+                with replaced(path) as file:
+                    for row in _loaded(data):
+                        file.write(json.dumps(row, ensure_ascii=False, default=str).encode() + b"\n")
 
 
 def _loaded(data: DataSettings) -> Iterator[Row]:
