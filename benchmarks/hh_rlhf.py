@@ -30,6 +30,8 @@ def main() -> int:
     flags.add_argument("--threads", type=int, default=2, help="of the trainer")
     flags.add_argument("--keep", type=Path, help="a new directory for the run, its report included")
     options = flags.parse_args()
+    if not options.data.is_file():
+        flags.error(f"argument data: there is no file {options.data}")
     with tempfile.TemporaryDirectory(prefix="trueline-hh-") as scratch:
         directory = options.keep or Path(scratch) / "hh-rlhf-reward"
         command = with_words(RECIPE, data=str(options.data.absolute()))

@@ -4,9 +4,12 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+from orchestrator.drive import open_run
 from orchestrator.launcher import REPOSITORY
+from orchestrator.ledger import Ledger
 
 PREPARE = [
     *("python", "-m", "worlds.helpdesk", "prepare", "--output", "{prepared}", "--seed", "{seed}"),
@@ -57,3 +60,16 @@ def succeed(process: "subprocess.Popen[str]", runs: Path, seconds: float = 240.0
     """Waits for exit 0; shows the output otherwise."""
     code = process.wait(seconds)
     assert code == 0, f"exit code {code}\n{(runs / 'output.log').read_text()[-4000:]}"
+
+
+def ledger_of(runs: Path, name: str) -> Ledger:
+    """The ledger of a run that has begun."""
+    return open_run(runs / name)
+
+
+def begun(process: "subprocess.Popen[str]", runs: Path, name: str, deadline: float) -> Ledger:
+    """The ledger of a run that is about to begin, once it is there; `deadline` on the monotonic clock."""
+    while not (runs / name / "prepared").exists():  # made when the ledger is there
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.02)
+    return ledger_of(runs, name)

@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.drive import open_run
 from orchestrator.verify import verify
-from tests.loop.small import start_small, succeed
+from tests.loop.small import begun, start_small, succeed
 from tests.postgresql_server import postgresql_server
 
 QUICK = ("stages.collect.prompt_limit=16", "stages.evaluate.prompt_limit=8", "stages.ppo.gold_every=100")
@@ -20,10 +19,7 @@ def test_a_run_outlives_a_restart_of_its_database(tmp_path: Path, monkeypatch: p
         process = start_small(tmp_path, "kept", *QUICK, "stages.ppo.rounds=3")
         monkeypatch.delenv("TRUELINE_LEDGER")
         deadline = time.monotonic() + 300
-        while not (tmp_path / "kept" / "prepared").exists():  # made when the ledger is there
-            assert time.monotonic() < deadline and process.poll() is None
-            time.sleep(0.02)
-        ledger = open_run(tmp_path / "kept")
+        ledger = begun(process, tmp_path, "kept", deadline)
         for phase in ("chunk-0", "trained"):
             while ledger.phase("ppo", 2, phase) is None:
                 assert time.monotonic() < deadline and process.poll() is None

@@ -8,9 +8,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from orchestrator.ledger import Ledger, open_engine, sqlite_url
+from orchestrator.ledger import Ledger
 from orchestrator.verify import verify
-from tests.loop.small import start, start_small, succeed
+from tests.loop.small import begun, ledger_of, start, start_small, succeed
 
 # After which row of the ledger the orchestrator is killed: stage, round, phase. Sampling is under way behind
 # the first chunk, scoring behind the last, training behind the score, and so on. The first kill lies behind a
@@ -26,10 +26,6 @@ KILLS = [
 ]
 
 
-def ledger_of(runs: Path, name: str) -> Ledger:
-    return Ledger(open_engine(sqlite_url(runs / name)), name)
-
-
 def reached(ledger: Ledger, stage: str, number: int, phase: str) -> bool:
     if phase == "committed":
         row = ledger.round(stage, number)
@@ -40,10 +36,7 @@ def reached(ledger: Ledger, stage: str, number: int, phase: str) -> bool:
 def kill_at(process: "object", runs: Path, name: str, stage: str, number: int, phase: str) -> None:
     """Waits for the row, then kill -9 of the orchestrator alone."""
     deadline = time.monotonic() + 180
-    while not (runs / name / "prepared").exists():  # made when the ledger is there
-        assert time.monotonic() < deadline and process.poll() is None  # type: ignore[attr-defined]
-        time.sleep(0.02)
-    ledger = ledger_of(runs, name)
+    ledger = begun(process, runs, name, deadline)
     while not reached(ledger, stage, number, phase):
         assert time.monotonic() < deadline, f"{stage} {number} {phase} was not reached"
         assert process.poll() is None, (runs / "output.log").read_text()[-4000:]  # type: ignore[attr-defined]

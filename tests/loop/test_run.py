@@ -7,18 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.ledger import Ledger, open_engine, sqlite_url
 from orchestrator.verify import verify
-from tests.loop.small import start, start_small, succeed
+from tests.loop.small import begun, ledger_of, start, start_small, succeed
 
 pytestmark = pytest.mark.timeout(600)
 
 # Everything in front of PPO as small as it goes; these tests are about rounds.
 QUICK = ("stages.collect.prompt_limit=16", "stages.evaluate.prompt_limit=8", "stages.ppo.gold_every=100")
-
-
-def ledger_of(runs: Path, name: str) -> Ledger:
-    return Ledger(open_engine(sqlite_url(runs / name)), name)
 
 
 def test_a_hard_kl_budget_rolls_back_to_the_last_good_version_as_a_new_one(tmp_path: Path) -> None:
@@ -47,10 +42,7 @@ def test_a_hard_kl_budget_rolls_back_to_the_last_good_version_as_a_new_one(tmp_p
 def test_a_run_told_to_stop_ends_at_a_durable_point_and_resumes(tmp_path: Path) -> None:
     process = start_small(tmp_path, "stopped", *QUICK)
     deadline = time.monotonic() + 180
-    while not (tmp_path / "stopped" / "prepared").exists():  # made when the ledger is there
-        assert time.monotonic() < deadline and process.poll() is None
-        time.sleep(0.02)
-    ledger = ledger_of(tmp_path, "stopped")
+    ledger = begun(process, tmp_path, "stopped", deadline)
     while ledger.phase("ppo", 2, "scored") is None:
         assert time.monotonic() < deadline and process.poll() is None
         time.sleep(0.02)

@@ -8,8 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from orchestrator.ledger import Ledger, open_engine, sqlite_url
-from tests.loop.small import start_small, succeed
+from tests.loop.small import begun, ledger_of, start_small, succeed
 
 QUICK = (
     "stages.collect.prompt_limit=16",
@@ -27,10 +26,6 @@ KILLS = [
 ]
 
 
-def ledger_of(runs: Path, name: str) -> Ledger:
-    return Ledger(open_engine(sqlite_url(runs / name)), name)
-
-
 def service(orchestrator: int, name: str) -> psutil.Process:
     """The process of a service as it is now."""
     for each in psutil.Process(orchestrator).children():
@@ -44,10 +39,7 @@ def test_each_service_killed_in_mid_round_costs_no_round_and_no_bit(tmp_path: Pa
     succeed(start_small(tmp_path, "unbroken", *QUICK), tmp_path, 900)
     process = start_small(tmp_path, "killed", *QUICK)
     deadline = time.monotonic() + 900
-    while not (tmp_path / "killed" / "prepared").exists():  # made when the ledger is there
-        assert time.monotonic() < deadline and process.poll() is None
-        time.sleep(0.02)
-    ledger = ledger_of(tmp_path, "killed")
+    ledger = begun(process, tmp_path, "killed", deadline)
     for name, number, phase in KILLS:
         while ledger.phase("ppo", number, phase) is None:
             assert time.monotonic() < deadline, f"ppo {number} {phase} was not reached"

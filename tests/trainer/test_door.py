@@ -4,17 +4,11 @@ import math
 
 import pytest
 
-from tests.tiny_models import write_tiny_model
 from tests.trainer.wiring import begin_request, header, ppo_request, rollouts_of, trainer
 from trueline import CallError
 from trueline.v1 import types_pb2
 
 RAW, PROCESSED = types_pb2.LOGPROB_KIND_RAW, types_pb2.LOGPROB_KIND_PROCESSED
-
-
-@pytest.fixture
-def start(tmp_path):
-    return write_tiny_model(tmp_path / "start", "llama", seed=1)
 
 
 def put(**fields):

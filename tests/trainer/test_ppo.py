@@ -8,7 +8,6 @@ import torch
 from services.models import load_causal, load_scalar
 from services.sequences import response_logprobs
 from services.trainer.metrics import METRICS
-from tests.tiny_models import write_tiny_model
 from tests.trainer.wiring import (
     OPTIMIZER,
     begin_request,
@@ -24,16 +23,6 @@ from trueline.v1 import trainer_pb2 as pb
 from trueline.v1 import types_pb2
 
 FAST = {"policy_optimizer": {**OPTIMIZER, "learning_rate": 5e-3, "schedule": "constant"}}
-
-
-@pytest.fixture
-def start(tmp_path):
-    return write_tiny_model(tmp_path / "start", "llama", seed=1)
-
-
-@pytest.fixture
-def reference(tmp_path):
-    return write_tiny_model(tmp_path / "reference", "llama", seed=2)
 
 
 # Missing scores

@@ -10,7 +10,6 @@ from services.trainer.device import Compute
 from services.trainer.rounds import round_of, schedule_of
 from services.trainer.stages import build_stage
 from services.trainer.wire import plan_from_pb, rollouts_from_pb
-from tests.tiny_models import write_tiny_model
 from tests.trainer.wiring import (
     OPTIMIZER,
     begin_request,
@@ -23,11 +22,6 @@ from tests.trainer.wiring import (
 from trueline.v1 import trainer_pb2 as pb
 
 FAST = {"policy_optimizer": {**OPTIMIZER, "learning_rate": 5e-3, "schedule": "constant"}}
-
-
-@pytest.fixture
-def start(tmp_path):
-    return write_tiny_model(tmp_path / "start", "llama", seed=1)
 
 
 def stage_in(tmp_path, **settings):

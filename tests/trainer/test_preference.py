@@ -10,7 +10,6 @@ from services.sequences import response_logprobs
 from services.templates import render_conversation, render_exchange, render_prompt, render_text
 from services.trainer.metrics import METRICS
 from services.trainer.preference_losses import PREFERENCE_LOSSES
-from tests.tiny_models import write_tiny_model
 from tests.trainer.wiring import (
     OPTIMIZER,
     begin_request,
@@ -29,16 +28,6 @@ from trueline.v1 import types_pb2
 LN_2 = math.log(2)
 FAST = {"optimizer": {**OPTIMIZER, "learning_rate": 5e-3, "schedule": "constant"}}
 FREE = [name for name, loss in PREFERENCE_LOSSES.items() if not loss.reference]
-
-
-@pytest.fixture
-def start(tmp_path):
-    return write_tiny_model(tmp_path / "start", "llama", seed=1)
-
-
-@pytest.fixture
-def reference(tmp_path):
-    return write_tiny_model(tmp_path / "reference", "llama", seed=2)
 
 
 def models_for(loss, start):

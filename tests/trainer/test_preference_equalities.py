@@ -9,19 +9,8 @@ from services.trainer.preference_losses import PREFERENCE_LOSSES
 from services.trainer.preference_wire import pairs_from_pb
 from services.trainer.stages import build_stage
 from services.trainer.wire import plan_from_pb
-from tests.tiny_models import write_tiny_model
 from tests.trainer.wiring import begin_request, one_preference_step, preference_models, sampled_pairs
 from trueline.v1 import trainer_pb2 as pb
-
-
-@pytest.fixture
-def start(tmp_path):
-    return write_tiny_model(tmp_path / "start", "llama", seed=1)
-
-
-@pytest.fixture
-def reference(tmp_path):
-    return write_tiny_model(tmp_path / "reference", "llama", seed=2)
 
 
 def stage_in(tmp_path, reference, threads=1, **settings):

@@ -21,11 +21,6 @@ from trueline.v1 import trainer_pb2 as pb
 from trueline.v1 import types_pb2
 
 
-@pytest.fixture
-def start(tmp_path):
-    return write_tiny_model(tmp_path / "start", "llama", seed=1)
-
-
 def changed(pair, **fields):
     copy = pb.PreferencePair()
     copy.CopyFrom(pair)
