@@ -19,6 +19,7 @@ GRACE_SECONDS = 1.0  # beyond a deadline, within which a call must have ended
 VERIFY_SECONDS = 600
 # A kind must have fired this often in a full run, and each process have died this often.
 LEAST_OF_KIND, LEAST_DEATHS, LEAST_FAULTS = 20, 10, 500
+PROCESSES = ("orchestrator", "policy", "reference", "reward", "trainer")
 
 Phases = dict[tuple[str, int, str], dict[str, Any]]
 
@@ -150,7 +151,7 @@ def faults_in(plan: FaultPlan) -> dict[str, Any]:
         "not_fired": [f"{each.kind} {each.point} due in round {each.round}" for each in pending],
         "by_kind": {kind: by_kind[kind] for kind in KINDS},
         "by_point": dict(sorted(Counter(f"{each.fault.kind}: {each.fault.point}" for each in fired).items())),
-        "deaths": dict(died),
+        "deaths": {name: died[name] for name in PROCESSES},
         "reorders_that_swapped": sum(bool(each.record.get("swapped")) for each in fired),
         "repeats": dict(Counter(each.record["repeat"] for each in fired if "repeat" in each.record)),
         "repeats_answered_otherwise": [
