@@ -25,7 +25,7 @@ class LabelRows(LeasedRun):
 
         def add(connection: Connection, _: Values) -> None:
             known = {row["item"]: row for row in connection.execute(self._of_round(stage, number)).mappings()}
-            new = []
+            new: list[Values] = []
             for row in rows:
                 there = known.get(row["item"])
                 if there is None:

@@ -197,7 +197,7 @@ async def _judged(run: Run, pairs: Sequence[Pair], label: JudgeLabel, seed: int)
 
 def compare_request(pairs: Sequence[Pair], label: JudgeLabel, seed: int) -> judge_pb2.CompareRequest:
     """The judge's question about some pairs."""
-    choice = judge_pb2.PrincipleChoice.Value(f"PRINCIPLE_CHOICE_{label.choice.upper()}")
+    choice = f"PRINCIPLE_CHOICE_{label.choice.upper()}"
     selection = judge_pb2.PrincipleSelection(
         choice=choice, names=label.principles, tags=label.tags, seed=derive(seed, "principle")
     )
