@@ -7,7 +7,15 @@ from typing import Any, TypeVar
 
 from orchestrator.mending import first_line, trouble_of
 from orchestrator.recipe_settings import Supervision
-from trueline import CallError, JudgeClient, PolicyClient, ReferenceClient, RewardClient, TrainerClient
+from trueline import (
+    Access,
+    CallError,
+    JudgeClient,
+    PolicyClient,
+    ReferenceClient,
+    RewardClient,
+    TrainerClient,
+)
 from trueline.v1 import judge_pb2, policy_pb2, reference_pb2, reward_pb2, types_pb2
 
 C = TypeVar("C")
@@ -34,6 +42,7 @@ class Peers:
     addresses: dict[str, list[str]]
     supervision: Supervision = field(default_factory=Supervision)
     tell: Callable[[str], None] = lambda text: None
+    access: dict[str, Access] = field(default_factory=dict)
     policy: PolicyClient = field(init=False)
     reference: ReferenceClient = field(init=False)
     reward: RewardClient = field(init=False)
@@ -66,7 +75,8 @@ class Peers:
                 client.reconnect()
 
     def _direct(self, kind: Any, service: str) -> list[Any]:
-        return [self._open(kind.direct(each, **self._limits)) for each in self.addresses.get(service, [])]
+        addresses = self.addresses.get(service, [])
+        return [self._open(kind.direct(each, **self._limits(service))) for each in addresses]
 
     def _rotate(self, service: str, addresses: list[str]) -> None:
         """Balances calls over these replicas from now on."""
@@ -74,12 +84,12 @@ class Peers:
             self.rotation[service] = addresses
             key = (service, *addresses)
             if key not in self.balanced:
-                self.balanced[key] = self._open(CLIENTS[service](addresses, **self._limits))
+                self.balanced[key] = self._open(CLIENTS[service](addresses, **self._limits(service)))
             setattr(self, service, self.balanced[key])
 
-    @property
-    def _limits(self) -> dict[str, float]:
+    def _limits(self, service: str) -> dict[str, Any]:
         return {
+            "access": self.access.get(service, Access()),
             "silence": self.supervision.silence_seconds,
             "standstill": self.supervision.standstill_seconds,
         }
