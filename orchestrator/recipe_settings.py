@@ -273,6 +273,8 @@ class JudgeSettings(ReplicatedSettings):
     """Requests under way at the endpoint at most."""
     requests_per_minute: Positive | None = None
     """Requests a minute that begin at the endpoint; null as many as fit."""
+    batch_rows: Count = 16
+    """Questions in one forward pass of a model; with 1 no verdict depends on its neighbours by a bit."""
 
     @model_validator(mode="after")
     def _one_judge(self) -> "JudgeSettings":
