@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from orchestrator.recipe_algorithms import PpoAlgorithm, PreferenceAlgorithm
-from orchestrator.recipe_labels import SimulatedLabel
+from orchestrator.recipe_labels import Label
 from orchestrator.recipe_settings import (
     CausalModel,
     Comparisons,
@@ -83,15 +83,13 @@ class PpoStage(OnlineStage):
 class DpoStage(OnlineStage):
     """Iterative DPO: sample, have pairs labelled, train against a fixed reference, publish, and again."""
 
-    services: ClassVar[frozenset[str]] = frozenset({"policy", "reference", "reward", "trainer"})
-
     kind: Literal["dpo"]
     samples_per_prompt: Annotated[int, Field(ge=2, le=1024)] = 4
     """Responses to each prompt."""
     pairs_per_prompt: Count = 2
     """Pairs of different responses to each prompt that are labelled: first those that share none."""
-    label: SimulatedLabel
-    """Who says which of a pair is better."""
+    label: Label
+    """Who says which of a pair is better. A scorer's pairs are its best against its worst, then the next."""
     min_certainty: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """A pair whose label has |2 p - 1|, for probability p, below this is left out and counted; one of exactly
     0.5 always is."""
@@ -103,6 +101,13 @@ class DpoStage(OnlineStage):
     """Nats per sequence at which training stops for good and goes back to the last good version; 0 is off."""
     algorithm: PreferenceAlgorithm
     """What the trainer does with a round's pairs."""
+
+    @property
+    def services(self) -> frozenset[str]:
+        """Those of every round, who labels, and the reward service only where a scorer is asked."""
+        measured = self.gold_scorer is not None or self.proxy_scorer is not None
+        asked = frozenset({"reward"} if measured else ()) | self.label.services
+        return frozenset({"policy", "reference", "trainer"}) | asked
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> "DpoStage":

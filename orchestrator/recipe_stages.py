@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from orchestrator.recipe_labels import SimulatedLabel
+from orchestrator.recipe_labels import Label
 from orchestrator.recipe_rounds import DpoStage, PpoStage, PreferenceStage
 from orchestrator.recipe_settings import (
     AnyModel,
@@ -22,6 +22,7 @@ from orchestrator.recipe_settings import (
     SampledSettings,
     Scorer,
     Settings,
+    Share,
 )
 
 
@@ -77,8 +78,6 @@ class SftStage(_Supervised):
 class CollectStage(SampledSettings):
     """Samples several responses to each prompt and has them compared."""
 
-    services: ClassVar[frozenset[str]] = frozenset({"policy", "reward"})
-
     kind: Literal["collect"]
     policy: CausalModel
     """The model that answers."""
@@ -91,12 +90,19 @@ class CollectStage(SampledSettings):
     """Responses to each prompt."""
     prompts_per_chunk: Count = 64
     """Prompts in one call."""
-    label: SimulatedLabel
+    label: Label
     """Who compares."""
+    max_missing_share: Share = 0.1
+    """Share of pairs whose label failed, ties and other abstentions apart; above it the run stops."""
     held_out_share: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Share of prompts whose comparisons never train: the reward model is measured on them."""
     output: Annotated[Name, Makes("comparisons")]
     """The name of the comparisons."""
+
+    @property
+    def services(self) -> frozenset[str]:
+        """The policy, and who compares."""
+        return frozenset({"policy"}) | self.label.services
 
 
 class ComparisonsStage(Settings):

@@ -57,21 +57,20 @@ class OnlineRounds:
         stage = cls(run, name, settings)
         run.time.take_phases()  # the rounds' own begin here
         newest = settings.output if run.ledger.latest_version(settings.output) else settings.policy
-        stage.policy, stage.reference, _, _ = await in_parallel(
+        stage.policy, stage.reference, _, _, _ = await in_parallel(
             [
                 run.serve_policy(newest),
                 run.serve_reference(settings.reference),
-                run.serve_scorers(stage.proxy, settings.gold_scorer, *stage.other_scorers),
+                run.serve_scorers(stage.proxy, settings.gold_scorer),
+                stage.serve_others(),
                 stage.training.recover(),
             ]
         )
         await stage._fit()
         return stage
 
-    @property
-    def other_scorers(self) -> Sequence[str]:
-        """Scorers that the rounds ask beside proxy and gold."""
-        return ()
+    async def serve_others(self) -> None:
+        """Brings those that only this algorithm asks to what they serve."""
 
     async def _fit(self) -> None:
         """Deals with prompts that leave no room for an answer, before the first round draws any."""

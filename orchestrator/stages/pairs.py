@@ -1,56 +1,65 @@
-"""Pairs of responses to one prompt: which are made, and who says which is better."""
+"""Which responses of a round are compared, and the comparisons as the trainer reads them."""
 
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from orchestrator.labelling import Outcome, Pair
 from orchestrator.prompts import Row
-from orchestrator.recipe_labels import SimulatedLabel
-from orchestrator.run import Run
-from orchestrator.sampling import cut, score, values
-from orchestrator.seeds import derive
-from orchestrator.stages.collect import sigmoid
+from orchestrator.sampling import cut, values
 from trueline.v1 import trainer_pb2, types_pb2
 
-
-@dataclass(frozen=True)
-class Label:
-    """How likely the first of a pair is the better one, or why nobody says."""
-
-    probability: float | None
-    reason: str = ""
-    message: str = ""
+Places = list[tuple[int, int]]  # pairs of one prompt's responses, by their places
 
 
 @dataclass(frozen=True)
-class Pair:
-    """Two different responses to one prompt."""
+class SampledPair(Pair):
+    """A pair with the rollouts that its texts come from."""
 
-    row: Row
-    first: types_pb2.Rollout
-    second: types_pb2.Rollout
+    rollouts: tuple[types_pb2.Rollout, types_pb2.Rollout]
 
-    def as_message(self, label: Label) -> trainer_pb2.PreferencePair:
-        """The pair as the trainer reads it."""
-        sampled = trainer_pb2.SampledPair(first=self.first, second=self.second)
+    def as_message(self, outcome: Outcome) -> trainer_pb2.PreferencePair:
+        """The pair as the trainer reads it, with its label or the reason why there is none."""
+        sampled = trainer_pb2.SampledPair(first=self.rollouts[0], second=self.rollouts[1])
         made = trainer_pb2.PreferencePair(prompt_id=self.row["prompt_id"], sampled=sampled)
-        if label.probability is None:
-            made.error.reason, made.error.message = label.reason, label.message
+        if outcome.probability is None:
+            made.error.reason, made.error.message = outcome.reason, outcome.message
         else:
-            made.probability = label.probability
+            made.probability = outcome.probability
         return made
 
 
 def pairs_of(
-    rows: Sequence[Row], rollouts: Sequence[types_pb2.Rollout], samples: int, count: int
-) -> list[Pair]:
-    """Up to `count` pairs of each prompt, whose `samples` rollouts stand together; none of equal texts."""
+    rows: Sequence[Row], rollouts: Sequence[types_pb2.Rollout], samples: int, count: int, *, scored: bool
+) -> list[SampledPair]:
+    """Up to `count` pairs of each prompt, whose `samples` rollouts stand together; none of equal texts.
+
+    `scored`: by their scores, the best against the worst; else first those that share no response.
+    """
     pairs = []
     order = pairings(samples)
     for row, answers in zip(rows[::samples], cut(rollouts, samples), strict=True):
-        differ = [(i, j) for i, j in order if answers[i].response_text != answers[j].response_text]
-        pairs += [Pair(row, answers[i], answers[j]) for i, j in differ[:count]]
+        places = best_against_worst(answers) if scored else order
+        differ = [(i, j) for i, j in places if answers[i].response_text != answers[j].response_text]
+        pairs += [sampled_pair(row, answers[i], answers[j]) for i, j in differ[:count]]
     return pairs
+
+
+def sampled_pair(row: Row, first: types_pb2.Rollout, second: types_pb2.Rollout) -> SampledPair:
+    """Named by prompt and sample, which are the same whatever else the round holds."""
+    key = (row["prompt_id"], first.sample_index, second.sample_index)
+    texts = first.response_text, second.response_text
+    return SampledPair(f"{key[0]}/{key[1]}-{key[2]}", row, *texts, key, (first, second))
+
+
+def best_against_worst(answers: Sequence[types_pb2.Rollout]) -> Places:
+    """The best with the worst, the second with the last but one, and so on, by normalised score.
+
+    A response without a score stands last, so that its pair is asked for and counts as missing.
+    """
+    scores = values([each.score for each in answers], normalised=True)
+    ranked = sorted(range(len(answers)), key=lambda i: (scores[i] is None, -(scores[i] or 0.0)))
+    half = len(ranked) // 2
+    return list(zip(ranked[:half], reversed(ranked[-half:]), strict=True))
 
 
 def pairings(count: int) -> list[tuple[int, int]]:
@@ -65,20 +74,3 @@ def pairings(count: int) -> list[tuple[int, int]]:
         found += [(one, other) for one, other in around if -1 not in (one, other)]
         places = [places[0], places[-1], *places[1:-1]]
     return found
-
-
-async def label_pairs(run: Run, label: SimulatedLabel, pairs: Sequence[Pair], seed: int) -> list[Label]:
-    """A label for each pair, in order: drawn from scores with Bradley-Terry noise."""
-    labels = []
-    for part in cut(pairs, 256):
-        rows = [pair.row for pair in part for _ in range(2)]
-        texts = [side.response_text for pair in part for side in (pair.first, pair.second)]
-        scores = values(await score(run, label.scorer, rows, texts))
-        for pair, (one, other) in zip(part, cut(scores, 2), strict=True):
-            if one is None or other is None:
-                labels.append(Label(None, "unscored", f"{label.scorer} gave no score"))
-                continue
-            names = [pair.row["prompt_id"], pair.first.sample_index, pair.second.sample_index]
-            draw = random.Random(derive(seed, "label", *names)).random()
-            labels.append(Label(float(draw < sigmoid(label.scale * (one - other)))))
-    return labels

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -43,16 +44,18 @@ def reached(ledger: Ledger, stage: str, number: int, phase: str) -> bool:
     return ledger.phase(stage, number, phase) is not None
 
 
-def kill_at(process: "object", runs: Path, name: str, stage: str, number: int, phase: str) -> None:
+def kill_at(
+    process: "subprocess.Popen[str]", runs: Path, name: str, stage: str, number: int, phase: str
+) -> None:
     """Waits for the row, then kill -9 of the orchestrator alone."""
     deadline = time.monotonic() + 180
     ledger = begun(process, runs, name, deadline)
     while not reached(ledger, stage, number, phase):
         assert time.monotonic() < deadline, f"{stage} {number} {phase} was not reached"
-        assert process.poll() is None, (runs / "output.log").read_text()[-4000:]  # type: ignore[attr-defined]
+        assert process.poll() is None, (runs / "output.log").read_text()[-4000:]
         time.sleep(0.002)
-    os.kill(process.pid, signal.SIGKILL)  # type: ignore[attr-defined]
-    process.wait()  # type: ignore[attr-defined]
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def strays(children: list[psutil.Process], seconds: float = 5.0) -> list[psutil.Process]:
