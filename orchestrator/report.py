@@ -19,9 +19,11 @@ from orchestrator.report_tables import (
     TextTable,
     all_tables,
     before_after,
+    labels,
     limits,
     outcome,
     over_optimisation,
+    preference,
     reward_model,
     settings,
     throughput,
@@ -132,7 +134,9 @@ def print_report(report: Mapping[str, Any], stream: TextIO | None = None) -> Non
     console = Console(file=stream, highlight=False)
     if stream is None and not console.is_terminal:
         console = Console(highlight=False, width=100)
-    for table in (make(shown) for make in (before_after, outcome, reward_model, throughput)):
+    for table in (
+        make(shown) for make in (before_after, outcome, reward_model, preference, labels, throughput)
+    ):
         if table is not None:
             console.print(_rich(table))
             for note in table.notes:
