@@ -4,6 +4,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from orchestrator.recipe_judge import JudgeCheckStage, ReviseStage
 from orchestrator.recipe_labels import Label
 from orchestrator.recipe_rounds import DpoStage, PpoStage, PreferenceStage
 from orchestrator.recipe_settings import (
@@ -13,6 +14,7 @@ from orchestrator.recipe_settings import (
     Count,
     CountOrZero,
     Data,
+    Demonstrations,
     Makes,
     Name,
     NotNegative,
@@ -35,7 +37,7 @@ class _Supervised(Settings):
     """The model to start from."""
     output: Annotated[Name, Makes("causal")]
     """The name under which the trained model is published."""
-    data: Data
+    data: Data | None = None
     """Rows of {"messages": [...]} or {"text": "..."}, or of another shape."""
     epochs: Count = 1
     """Passes over the data."""
@@ -56,6 +58,8 @@ class _Supervised(Settings):
     def _step_holds_a_minibatch(self) -> "_Supervised":
         if self.rows_per_step < self.minibatch_size:
             raise ValueError(f"rows_per_step must be at least {self.minibatch_size}, is {self.rows_per_step}")
+        if self.data is None and getattr(self, "demonstrations", None) is None:
+            raise ValueError("data is required")
         return self
 
 
@@ -68,9 +72,11 @@ class PretrainStage(_Supervised):
 
 
 class SftStage(_Supervised):
-    """Supervised fine-tuning on demonstrations."""
+    """Supervised fine-tuning on demonstrations: of files, of a stage, or of both together."""
 
     kind: Literal["sft"]
+    demonstrations: Demonstrations | None = None
+    """Demonstrations that an earlier stage made, such as revisions."""
     loss_on: Literal["all", "assistant", "last"] = "assistant"
     """Which tokens bear loss: the assistant's, those of the last message, or every one."""
 
@@ -233,6 +239,8 @@ Stage = Annotated[
     | PpoStage
     | DpoStage
     | PreferenceStage
+    | ReviseStage
+    | JudgeCheckStage
     | EvaluateStage
     | ExportStage,
     Field(discriminator="kind"),
@@ -247,6 +255,8 @@ STAGE_KINDS: dict[str, type[Settings]] = {
     "ppo": PpoStage,
     "dpo": DpoStage,
     "preference": PreferenceStage,
+    "revise": ReviseStage,
+    "judge_check": JudgeCheckStage,
     "evaluate": EvaluateStage,
     "export": ExportStage,
 }

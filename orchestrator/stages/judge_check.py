@@ -2,8 +2,8 @@
 
     {"messages": [...], "chosen": "...", "rejected": "...", "principle": "honesty"}      one pair
 
-Every pair is asked in both orders, and which response stands first is drawn from the seed. The verdicts are kept
-like those of any label: a resume asks for none of them again.
+Every pair is asked in both orders, and which response stands first is drawn from the seed. The verdicts are
+kept like those of any label: a resume asks for none of them again.
 """
 
 from collections import Counter, defaultdict
@@ -43,7 +43,13 @@ class Known:
         sides = (self.pair.first, self.pair.second)
         better, worse = sides if self.first_is_better else sides[::-1]
         probability = self.outcome.probability
-        return {"principle": self.principle, "better": better, "worse": worse, "first": sides[0], "p": probability}
+        return {
+            "principle": self.principle,
+            "better": better,
+            "worse": worse,
+            "first": sides[0],
+            "p": probability,
+        }
 
 
 async def run_judge_check(run: Run, name: str, settings: JudgeCheckStage) -> dict[str, Any]:

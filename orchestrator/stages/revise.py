@@ -182,26 +182,31 @@ class Revising:
             each.text = text.text or each.text
 
     async def critiques(self, phase: str, request: judge_pb2.CritiqueRequest) -> judge_pb2.CritiqueResponse:
-        """The judge's critiques, durable; none where nothing is asked."""
-        run = self.run
-        if not request.items:
-            return judge_pb2.CritiqueResponse()
-        call = lambda: run.peers.judge.critique(request, deadline=run.deadline)  # noqa: E731
-        return await self.kept(phase, judge_pb2.CritiqueResponse, call)
+        """The judge's critiques, durable."""
+
+        async def ask() -> judge_pb2.CritiqueResponse:
+            return await self.run.peers.judge.critique(request, deadline=self.run.deadline)
+
+        return await self.kept(phase, judge_pb2.CritiqueResponse, ask if request.items else None)
 
     async def revisions(self, phase: str, request: judge_pb2.ReviseRequest) -> judge_pb2.ReviseResponse:
-        """The judge's revisions, durable; none where nothing is asked."""
-        run = self.run
-        if not request.items:
-            return judge_pb2.ReviseResponse()
-        call = lambda: run.peers.judge.revise(request, deadline=run.deadline)  # noqa: E731
-        return await self.kept(phase, judge_pb2.ReviseResponse, call)
+        """The judge's revisions, durable."""
 
-    async def kept(self, phase: str, kind: type[Reply], call: Callable[[], Awaitable[Reply]]) -> Reply:
-        """The judge's reply: from the payload of its phase where there is one, else asked for and kept."""
+        async def ask() -> judge_pb2.ReviseResponse:
+            return await self.run.peers.judge.revise(request, deadline=self.run.deadline)
+
+        return await self.kept(phase, judge_pb2.ReviseResponse, ask if request.items else None)
+
+    async def kept(self, phase: str, kind: type[Reply], ask: Callable[[], Awaitable[Reply]] | None) -> Reply:
+        """The judge's reply: from the payload of its phase where there is one, else asked for and kept.
+
+        Empty where nothing is asked: all of a chunk may have been dropped.
+        """
+        if ask is None:
+            return kind()
 
         async def produce() -> dict[str, Any]:
-            reply = await self.run.ask("judge", call)
+            reply = await self.run.ask("judge", ask)
             self.run.time.computed(reply.timing)
             return write_payload(rollouts_path(self.run, self.name, 1) / f"{phase}.pb", reply).as_row()
 

@@ -47,7 +47,22 @@ SMALL_DPO = (
     "stages.dpo.checkpoint_every=2",
     "stages.dpo.algorithm.minibatch_size=16",
 )
-OF = {"ppo": SMALL_PPO, "dpo": SMALL_DPO}
+PREPARE_JUDGE = [*PREPARE, "--judge", "200", "--context", "256"]
+SMALL_CONSTITUTION = (
+    *SMALL_PPO,
+    f"prepare.command={json.dumps(PREPARE_JUDGE)}",
+    "stages.judge.rows_per_step=100",
+    "stages.judge-check.limit=40",
+    "stages.revise.prompt_limit=24",
+    "stages.revise.prompts_per_chunk=8",
+    "stages.revised.rows_per_step=16",
+    "stages.revised.minibatch_size=8",
+    "stages.collect.prompt_limit=16",
+    "stages.collect.label.disagreement_tolerance=1.0",
+    "stages.collect.label.tie_band=0.0",
+    "stages.ppo.rounds=2",
+)
+OF = {"constitution": SMALL_CONSTITUTION, "ppo": SMALL_PPO, "dpo": SMALL_DPO}
 
 
 def start(*words: str, runs: Path) -> "subprocess.Popen[str]":
