@@ -41,6 +41,7 @@ ORCHESTRATOR_NEEDS = CLIENT_NEEDS | {
     "pydantic",
     "rich",
     "sqlalchemy",
+    "urllib3",
     "yaml",
 }
 WORLDS_NEED = {"numpy", "safetensors", "tokenizers", "torch", "transformers"}
@@ -97,7 +98,7 @@ RULES = (
     Rule(
         "2. only orchestrator/cluster knows Kubernetes",
         lambda path: path.parts[0] == "orchestrator" and not path.is_relative_to("orchestrator/cluster"),
-        lambda path, module: module.partition(".")[0] == "kubernetes",
+        lambda path, module: module.partition(".")[0] in ("kubernetes", "urllib3"),
     ),
     Rule(
         "3. a service never imports another service",
