@@ -18,6 +18,7 @@ from typing import Any
 
 from sqlalchemy.exc import DBAPIError
 
+from orchestrator.access import access_of
 from orchestrator.data import file_sha256
 from orchestrator.launcher import REPOSITORY, LocalServices
 from orchestrator.leash import CANNOT_RUN
@@ -157,7 +158,7 @@ async def drive_stages(
             recipe.services, directory, only=recipe.needed_services, supervision=limits, tell=tell
         ) as local,
         find_replicas(local.addresses, limits.patience_seconds, tell, stopping) as where,
-        Peers(where, limits, tell) as peers,
+        Peers(where, limits, tell, access_of(recipe.services)) as peers,
     ):
 
         def stuck(service: str, deadlines: int, began: float) -> None:

@@ -31,7 +31,7 @@ from orchestrator.recipe_settings import (
     Supervision,
     TrainerSettings,
 )
-from trueline import CallError
+from trueline import Access, CallError
 
 __all__ = ["REPOSITORY", "Child", "LaunchError", "LocalProcesses", "LocalServices", "ServiceDied"]
 
@@ -154,7 +154,8 @@ class LocalServices:
         fails each as UNAVAILABLE long before the time is over: only an answer counts, or the process's end.
         """
         until = time.monotonic() + self._supervision.health_seconds
-        async with CLIENTS[service_of(started)].direct(started.ready["address"]) as client:
+        kind, address = CLIENTS[service_of(started)], started.ready["address"]
+        async with kind.direct(address, access=Access()) as client:
             while started.process.returncode is None:
                 try:
                     await client.health("", deadline=max(0.1, until - time.monotonic()))

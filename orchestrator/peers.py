@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import grpc
@@ -10,7 +10,7 @@ import grpc
 from orchestrator.mending import first_line, trouble_of
 from orchestrator.recipe_settings import Supervision
 from orchestrator.replicas import Replicas, Static
-from trueline import CallError, PolicyClient, ReferenceClient, RewardClient, TrainerClient
+from trueline import Access, CallError, PolicyClient, ReferenceClient, RewardClient, TrainerClient
 from trueline.v1 import policy_pb2, reference_pb2, reward_pb2, types_pb2
 
 C = TypeVar("C")
@@ -37,6 +37,7 @@ class Peers:
     replicas: Replicas | Mapping[str, list[str]]
     supervision: Supervision = field(default_factory=Supervision)
     tell: Callable[[str], None] = lambda text: None
+    access: dict[str, Access] = field(default_factory=dict)
     policy: PolicyClient = field(init=False)
     reference: ReferenceClient = field(init=False)
     reward: RewardClient = field(init=False)
@@ -78,7 +79,7 @@ class Peers:
         """A client of each replica there is now: an unready one must load, and is hidden from balancing."""
         before, kind = self.direct.get(service, {}), CLIENTS[service]
         self.direct[service] = {
-            each: before.get(each) or self._open(kind.direct(each, **self._limits))
+            each: before.get(each) or self._open(kind.direct(each, **self._limits(service)))
             for each in self.where.of(service)
         }
         for gone in before.keys() - self.direct[service].keys():
@@ -91,12 +92,15 @@ class Peers:
             self.rotation[service] = addresses
             key = (service, *addresses)
             if key not in self.balanced:
-                self.balanced[key] = self._open(CLIENTS[service](addresses, **self._limits))
+                self.balanced[key] = self._open(CLIENTS[service](addresses, **self._limits(service)))
             setattr(self, service, self.balanced[key])
 
-    @property
-    def _limits(self) -> dict[str, float]:
+    def _limits(self, service: str) -> dict[str, Any]:
+        access = self.access.get(service, Access())
+        if not access.server_name:  # pods are called by numbers, which are in no certificate
+            access = replace(access, server_name=self.where.server_name(service))
         return {
+            "access": access,
             "silence": self.supervision.silence_seconds,
             "standstill": self.supervision.standstill_seconds,
         }

@@ -44,7 +44,7 @@ ORCHESTRATOR_NEEDS = CLIENT_NEEDS | {
     "urllib3",
     "yaml",
 }
-WORLDS_NEED = {"numpy", "safetensors", "tokenizers", "torch", "transformers"}
+WORLDS_NEED = {"numpy", "safetensors", "tokenizers", "torch", "transformers", "yaml"}
 
 MATHEMATICS = (
     "services/judge/labels.py",
