@@ -158,7 +158,8 @@ def stand_for(options: argparse.Namespace) -> int:
         raise RunError("--elect needs the client of Kubernetes: pip install 'trueline[kubernetes]'")
     from orchestrator.cluster.leading import stand
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    logging.basicConfig(format="%(asctime)s %(name)s %(message)s")
+    logging.getLogger("orchestrator").setLevel(logging.INFO)
     progress = choose_progress()
     try:
         begin = partial(begin_run, options)

@@ -120,11 +120,11 @@ async def lead(candidate: Candidate, begin: Begin, finish: Callable[[Path, Ledge
         raise
     if not finished:
         return finished
-    candidate.standing.what = "finished"
-    finish(directory, ledger)
-    candidate.events.record("RunFinished", f"{ledger.run} is finished")
     stopping = asyncio.Event()
     with stop_on_signals(stopping):
+        await asyncio.to_thread(finish, directory, ledger)
+        candidate.events.record("RunFinished", f"{ledger.run} is finished")
+        candidate.standing.what = "finished"
         await stopping.wait()
     return True
 
