@@ -10,14 +10,23 @@ import grpc
 from orchestrator.mending import first_line, trouble_of
 from orchestrator.recipe_settings import Supervision
 from orchestrator.replicas import Replicas, Static
-from trueline import Access, CallError, PolicyClient, ReferenceClient, RewardClient, TrainerClient
-from trueline.v1 import policy_pb2, reference_pb2, reward_pb2, types_pb2
+from trueline import (
+    Access,
+    CallError,
+    JudgeClient,
+    PolicyClient,
+    ReferenceClient,
+    RewardClient,
+    TrainerClient,
+)
+from trueline.v1 import judge_pb2, policy_pb2, reference_pb2, reward_pb2, types_pb2
 
 C = TypeVar("C")
 CLIENTS: dict[str, Any] = {
     "policy": PolicyClient,
     "reference": ReferenceClient,
     "reward": RewardClient,
+    "judge": JudgeClient,
     "trainer": TrainerClient,
 }
 
@@ -41,6 +50,7 @@ class Peers:
     policy: PolicyClient = field(init=False)
     reference: ReferenceClient = field(init=False)
     reward: RewardClient = field(init=False)
+    judge: JudgeClient = field(init=False)
     trainer: TrainerClient = field(init=False)
     opened: list[Any] = field(default_factory=list)
     rotation: dict[str, list[str]] = field(default_factory=dict)
@@ -190,6 +200,17 @@ class Peers:
 
         request = reward_pb2.RewardServiceLoadWeightsRequest(header=header, scorer=scorer, location=location)
         return await self._load("reward", request, served)
+
+    async def serve_judge(
+        self, location: types_pb2.ModelLocation, header: types_pb2.CallHeader
+    ) -> types_pb2.ModelVersion:
+        """Makes every judge replica read its constitution with what lies there."""
+
+        async def served(replica: JudgeClient) -> types_pb2.ModelVersion:
+            return (await replica.get_constitution()).judge.version
+
+        request = judge_pb2.JudgeServiceLoadWeightsRequest(header=header, location=location)
+        return await self._load("judge", request, served)
 
 
 def nobody(service: str) -> CallError:
