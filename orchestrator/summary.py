@@ -4,6 +4,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from orchestrator.ledger import Ledger
+from orchestrator.overoptimisation import Measured, peak_and_fall
 from orchestrator.statistics import share_interval
 
 Report = dict[str, Any]
@@ -82,6 +83,14 @@ def policy_rounds(ledger: Ledger, stage: str) -> dict[str, Any]:
             {"round": number, **output} for number, output in ledger.all_phases(stage, "rolled_back").items()
         ],
     }
+    measured = {
+        number: Measured(output["gold_scores"], output["proxy_scores"])
+        for number, output in ledger.all_phases(stage, "measured").items()
+        if "gold_scores" in output
+    }
+    compared = peak_and_fall(measured)
+    if compared is not None:
+        found["overoptimisation"] = compared.as_dict()
     if seconds:
         totals = {
             name: sum(row.metrics.get(name, 0.0) for row in done) for name in ("rollouts", "generated_tokens")
