@@ -162,6 +162,12 @@ class Peers:
         request = reward_pb2.RewardServiceLoadWeightsRequest(header=header, scorer=scorer, location=location)
         return await self._load("reward", self.reward_replicas, request, served)
 
+    async def scorer_version(self, scorer: str) -> types_pb2.ModelVersion:
+        """The version of a scorer as it is hosted; an empty one for what has none."""
+        scorers = (await self.reward.list_scorers()).scorers
+        hosted = {each.name: each.version for each in scorers if each.HasField("version")}
+        return hosted.get(scorer, types_pb2.ModelVersion())
+
 
 def is_named(location: types_pb2.ModelLocation, served: types_pb2.ModelVersion) -> bool:
     """True when the location names the version that is served. A plain directory is named by nothing."""
