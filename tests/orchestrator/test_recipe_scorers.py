@@ -7,8 +7,9 @@ import yaml
 
 from benchmarks.ensemble import recipe as ensemble_recipe
 from orchestrator.launcher import service_children
-from orchestrator.recipe import load_recipe
+from orchestrator.recipe import Recipe, load_recipe
 from orchestrator.recipe_scorers import MemberSettings
+from orchestrator.recipe_stages import RewardStage
 from orchestrator.stages.reward import reward_steps, training_rows
 from services.reward.settings import RewardSettings
 from services.settings import parse_settings
@@ -17,6 +18,13 @@ from tests.orchestrator.test_recipe import SMALL, changed, faults_of, written
 MEMBERS = changed("output: judge\n", "output: judge\n    members: 3\n").replace(
     "learned: [judge]", "learned: [judge-1, judge-2, judge-3]"
 )
+
+
+def reward_stage(recipe: Recipe, name: str) -> RewardStage:
+    """A stage that trains a reward model."""
+    stage = recipe.stages[name]
+    assert isinstance(stage, RewardStage)
+    return stage
 
 
 def with_combined(text: str, *combined: str) -> str:
@@ -30,7 +38,7 @@ def test_a_stage_with_members_becomes_a_stage_for_each(tmp_path: Path) -> None:
     recipe = load_recipe(written(tmp_path, MEMBERS), ["stages.reward.epochs=2"])
     assert list(recipe.stages) == ["sft", "collect", "reward-1", "reward-2", "reward-3"]
     for number in (1, 2, 3):
-        stage = recipe.stages[f"reward-{number}"]
+        stage = reward_stage(recipe, f"reward-{number}")
         assert (stage.output, stage.epochs, stage.members) == (f"judge-{number}", 2, None)
         assert stage.member == MemberSettings(number=number, of=3)
     (tmp_path / "declared").mkdir()
@@ -62,14 +70,14 @@ def test_members_leave_out_a_share_of_the_prompts_each_and_none_twice(tmp_path: 
         for index in range(50)
     ]
     training = {row["prompt_id"] for row in collected if not row["held_out"]}
-    stages = [recipe.stages[f"reward-{number}"] for number in (1, 2, 3)]
+    stages = [reward_stage(recipe, f"reward-{number}") for number in (1, 2, 3)]
     left_out = [training - {row["prompt_id"] for row in training_rows(stage, collected)} for stage in stages]
     assert sorted(map(len, left_out)) == [13, 13, 14]
     assert set().union(*left_out) == training
     whole = load_recipe(written(tmp_path, MEMBERS.replace("members: 3", "members: 3\n    leave_out: false")))
-    assert len(training_rows(whole.stages["reward-2"], collected)) == len(training)
+    assert len(training_rows(reward_stage(whole, "reward-2"), collected)) == len(training)
     orders = [
-        [row["prompt_id"] for row in reward_steps(0, name, whole.stages[name], collected)[0]]
+        [row["prompt_id"] for row in reward_steps(0, name, reward_stage(whole, name), collected)[0]]
         for name in ("reward-1", "reward-2")
     ]
     assert orders[0] != orders[1]  # seeds differ
