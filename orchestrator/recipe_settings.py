@@ -216,9 +216,17 @@ class ServiceSettings(Settings):
     """One kind of service: started by the orchestrator, or running elsewhere."""
 
     addresses: list[Annotated[str, Field(pattern=r"^\S+:\d+$")]] = []
-    """Addresses (host:port) of running services; empty starts them on this machine."""
+    """Addresses (host:port) of running services; empty starts them on this machine. kubernetes:///NAME:PORT
+    stands for every pod of a Service of this namespace, followed as they come and go."""
     threads: Count = 1
     """Threads of model work in each process."""
+
+    @field_validator("addresses")
+    @classmethod
+    def _one_service(cls, value: list[str]) -> list[str]:
+        if len(value) > 1 and any(each.startswith("kubernetes:///") for each in value):
+            raise ValueError("kubernetes:///NAME:PORT stands for all replicas, so it is the only address")
+        return value
 
 
 class ReplicatedSettings(ServiceSettings):
@@ -308,6 +316,8 @@ class Services(Settings):
     def _one_trainer(cls, value: ServiceSettings) -> ServiceSettings:
         if len(value.addresses) > 1:
             raise ValueError(f"takes one address, is given {len(value.addresses)}")
+        if any(each.startswith("kubernetes:///") for each in value.addresses):
+            raise ValueError("takes the address of its one pod, such as trainer-0.trainer:50054")
         return value
 
 
