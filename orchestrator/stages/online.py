@@ -139,7 +139,7 @@ class OnlineRounds:
         seconds = self.watch.seconds
         metrics = {
             **found,
-            **(self.run.ledger.phase(self.name, number, "measured") or {}),
+            **figures_of(self.run.ledger.phase(self.name, number, "measured") or {}),
             **self.run.time.take_phases(),
             "generated_tokens": found.get("rollouts", 0.0) * found.get("response_tokens_mean", 0.0),
             "resumed": self.resumed,
@@ -215,11 +215,7 @@ class OnlineRounds:
             scored = await in_parallel(
                 score(self.run, scorer, prompts, texts) for scorer in measured if scorer is not None
             )
-            gold = mean_interval(present(values(scored[0])))
-            found = {"gold": gold.mean, "gold_low": gold.low, "gold_high": gold.high}
-            if self.proxy is not None:
-                found["proxy"] = mean_interval(present(values(scored[1], normalised=True))).mean
-            return found
+            return figures_of_gold(*scored)
 
         await self.run.durable(self.name, number, "measured", produce)
 
@@ -230,3 +226,25 @@ class OnlineRounds:
         if row is None:
             raise RunError(f"{self.name}: the ledger has no version {number} to go back to")
         return location(self.settings.output, row)
+
+
+def figures_of_gold(gold: Sequence[types_pb2.Score], proxy: Sequence[types_pb2.Score] = ()) -> Phase:
+    """A measurement: means, and the scores prompt by prompt, since a fall is seen in differences of these."""
+    gold_numbers, proxy_numbers = values(gold), values(proxy, normalised=True)
+    interval = mean_interval(present(gold_numbers))
+    found: Phase = {"gold": interval.mean, "gold_low": interval.low, "gold_high": interval.high}
+    if proxy:
+        found["proxy"] = mean_interval(present(proxy_numbers)).mean
+        found |= {**disagreement_of(proxy), "proxy_scores": proxy_numbers}
+    return {**found, "gold_scores": gold_numbers}
+
+
+def figures_of(measured: Phase) -> Phase:
+    """A measurement's figures, without the scores that they are made of."""
+    return {name: value for name, value in measured.items() if not name.endswith("_scores")}
+
+
+def disagreement_of(scores: Sequence[types_pb2.Score]) -> Phase:
+    """How far an ensemble's members are apart on average; nothing for another scorer."""
+    apart = [each.value.disagreement for each in scores if each.value.HasField("disagreement")]
+    return {"disagreement": mean_interval(apart).mean} if apart else {}
