@@ -58,6 +58,8 @@ SMALL_CONSTITUTION = (
     "stages.revised.rows_per_step=16",
     "stages.revised.minibatch_size=8",
     "stages.collect.prompt_limit=16",
+    "stages.collect.max_missing_share=1.0",  # its responses may be empty
+    "stages.collect.max_missing_share=1.0",  # responses of a model that small may be empty
     "stages.collect.label.disagreement_tolerance=1.0",
     "stages.collect.label.tie_band=0.0",
     "stages.ppo.rounds=2",
@@ -77,7 +79,7 @@ def start(*words: str, runs: Path) -> "subprocess.Popen[str]":
 
 
 def start_small(runs: Path, name: str, *overrides: str, by: str = "ppo") -> "subprocess.Popen[str]":
-    """The small helpdesk run, `by` PPO or DPO."""
+    """The small helpdesk run, `by` one of OF."""
     sets = [word for override in (*SMALL, *OF[by], *overrides) for word in ("--set", override)]
     recipe = str(REPOSITORY / "recipes" / f"helpdesk-{by}.yaml")
     return start("run", recipe, "--name", name, *sets, runs=runs)
