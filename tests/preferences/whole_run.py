@@ -70,7 +70,7 @@ async def services(start: Path) -> AsyncIterator[dict[str, list[str]]]:
         reward_service(rules=tuple(RULES.items()), learned=()) as (_, reward),
         trainer() as client,
     ):
-        servers = {"policy": policy, "reference": reference, "reward": reward, "trainer": client.server}
+        servers = {"policy": policy, "reference": reference, "reward": reward, "trainer": client.server}  # type: ignore[attr-defined]
         yield {name: [server.address] for name, server in servers.items()}
 
 
