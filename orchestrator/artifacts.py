@@ -74,11 +74,6 @@ class ArtifactRows(LeasedRun):
 
         self._write(add)
 
-    def latest_checkpoint(self, stage: str) -> Values | None:
-        """The stage's newest checkpoint, or None."""
-        query = checkpoints.select().where(checkpoints.c.run == self.run, checkpoints.c.stage == stage)
-        return self._one(query.order_by(checkpoints.c.step.desc()).limit(1))
-
     def all_checkpoints(self) -> list[Values]:
         """Every stage's checkpoints, in order of their steps."""
         query = checkpoints.select().where(checkpoints.c.run == self.run)

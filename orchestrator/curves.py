@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from orchestrator.evaluation.picture import distance_curves, draw_distance
+
 Rounds = Sequence[Mapping[str, Any]]
 
 
@@ -79,19 +81,23 @@ def draw_curves(report: Mapping[str, Any], path: Path) -> bool:
     """Writes the picture; False, and no file, when no round has anything to draw."""
     rounds: Rounds = report.get("rounds") or []
     panels = [panel for panel in PANELS if any(points(rounds, curve.metric)[0] for curve in panel.curves)]
-    if not panels:
+    over_distance = distance_curves(report)
+    if not panels and not over_distance:
         return False
     import matplotlib  # takes a second to load, and only reports need it
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    rows = -(-len(panels) // 2)
+    count = len(panels) + len(over_distance)
+    rows = -(-count // 2)
     figure, axes = pyplot.subplots(rows, 2, figsize=(10, 2.9 * rows), squeeze=False, layout="constrained")
     try:
         for axis, panel in zip(axes.flat, panels, strict=False):
             _draw_panel(axis, panel, rounds, report)
-        for axis in axes.flat[len(panels) :]:
+        for axis, (title, curve) in zip(axes.flat[len(panels) :], over_distance, strict=False):
+            draw_distance(axis, title, curve)
+        for axis in axes.flat[count:]:
             axis.set_visible(False)
         figure.savefig(path, dpi=110, format="png", metadata={"Software": None})
     finally:

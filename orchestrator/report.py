@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from orchestrator.curves import draw_curves
+from orchestrator.evaluation.tables import evaluation_tables
 from orchestrator.report_tables import (
     TextTable,
     all_tables,
@@ -73,7 +74,7 @@ def render_html(report: Mapping[str, Any], picture: bytes) -> str:
         report={"run": None, "recipe_sha256": None, "notes": [], **report},
         subtitle=subtitle(report),
         tiles=tiles(report),
-        tables=all_tables(report),
+        tables=[*all_tables(report), *evaluation_tables(report)],
         settings=settings(report),
         limits=limits(report),
         warnings=over_optimisation(report),

@@ -3,6 +3,7 @@
 from datetime import datetime, timezone
 from typing import Any
 
+from orchestrator.evaluation.overoptimisation import curve_of_rounds
 from orchestrator.ledger import Ledger
 from orchestrator.statistics import share_interval
 
@@ -35,6 +36,9 @@ def summarise(ledger: Ledger) -> Report:
             report["reward_model"] = reward_model(stage["result"])
         if stage["kind"] == "ppo":
             report.update(policy_rounds(ledger, stage["stage"]))
+            curve = curve_of_rounds(report["rounds"])
+            if curve is not None:
+                report["over_optimisation"] = curve
     return report
 
 

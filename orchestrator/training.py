@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 from google.protobuf.message import Message
 
-from orchestrator.mending import Trouble, trouble_of
+from orchestrator.mending import Trouble, first_line, trouble_of
 from orchestrator.payloads import message_sha256
 from orchestrator.run import Run, RunError, Stopwatch, location
 from orchestrator.seeds import derive
@@ -168,14 +168,27 @@ class TrainingStage:
             self.run.ledger.note(f"{self.name}: {begun.critic_origin_reason}")
 
     async def _restore(self) -> int:
-        """Restores the newest checkpoint, if any; returns the step at which the trainer stands."""
-        row = self.run.ledger.latest_checkpoint(self.name)
-        if row is None:
-            return 0
-        where = trainer_pb2.CheckpointLocation(uri=row["uri"], sha256=row["sha256"], step=row["step"])
-        header = self._header(row["step"], f"restore/{self._recovery}", expected_step=0)
-        await self.trainer.restore(trainer_pb2.RestoreRequest(header=header, checkpoint=where))
-        return int(row["step"])
+        """Restores the newest checkpoint whose files are whole; returns the step at which the trainer stands.
+
+        Behind an older one, or at the stage's beginning, the replay is longer and gives the same weights.
+        CallError where every checkpoint is damaged and batches from before the oldest are gone.
+        """
+        kept = self.run.ledger.kept_checkpoints(self.name)
+        for row in reversed(kept):
+            where = trainer_pb2.CheckpointLocation(uri=row["uri"], sha256=row["sha256"], step=row["step"])
+            header = self._header(row["step"], f"restore/{self._recovery}", expected_step=0)
+            try:
+                await self.trainer.restore(trainer_pb2.RestoreRequest(header=header, checkpoint=where))
+                return int(row["step"])
+            except CallError as error:
+                if error.reason != "checkpoint_damaged" or (row is kept[0] and self._forgot_batches()):
+                    raise
+                self.run.progress.note(f"{first_line(error)}; going on from an older state")
+        return 0
+
+    def _forgot_batches(self) -> bool:
+        """True where retention has removed batches that a replay from the beginning would send."""
+        return any(row.payloads_removed for row in self.run.ledger.all_rounds(self.name))
 
     async def _replay(self, number: int) -> None:
         """Sends a recorded step again; the weights must come out as they did."""

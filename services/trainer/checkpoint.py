@@ -36,6 +36,7 @@ STATE = "state.json"
 TENSORS = "tensors"
 SUFFIX = ".safetensors"
 FIELD = "checkpoint"
+DAMAGED = "checkpoint_damaged"  # what a caller is told as the reason: an older checkpoint may serve
 
 
 def write_checkpoint(
@@ -90,7 +91,7 @@ def _flushed(file: Path) -> dict[str, Any]:
 def read_checkpoint(place: CheckpointPlace, plan: StagePlan, ranks: Ranks) -> StageState:
     """The state in a checkpoint, every byte of it verified; its tensors are whole on every rank.
 
-    Raises FieldError for a checkpoint that is missing, damaged or of another step than said, and
+    Raises FieldError for a checkpoint that is missing, damaged (its reason) or of another step than said, and
     PreconditionError("other_stage") for one of another stage.
     """
     files = ranks.agreed(lambda: _verified(place, ranks))
@@ -101,12 +102,13 @@ def _verified(place: CheckpointPlace, ranks: Ranks) -> list[str]:
     """The names of a checkpoint's files; each rank reads a share of them for all."""
     sha256 = hashlib.sha256(_read(place.path / MANIFEST)).hexdigest()
     if sha256 != place.sha256:
-        raise FieldError(f"{FIELD}.sha256", place.sha256, f"the manifest's SHA-256 is {sha256}")
+        raise FieldError(f"{FIELD}.sha256", place.sha256, f"the manifest's SHA-256 is {sha256}", DAMAGED)
     files = json.loads(_read(place.path / MANIFEST))["files"]
     for number, (name, stated) in enumerate(sorted(files.items())):
         _check_there(place.path / name)
         if number % ranks.size == ranks.rank and vars(digest_of(place.path / name)) != stated:
-            raise FieldError(f"{FIELD}.uri", str(place.path / name), "is damaged: its digest is another")
+            file = str(place.path / name)
+            raise FieldError(f"{FIELD}.uri", file, "is damaged: its digest is another", DAMAGED)
     return sorted(files)
 
 
@@ -143,7 +145,7 @@ def _canonical(content: dict[str, Any]) -> bytes:
 
 def _check_there(file: Path) -> None:
     if not file.is_file():
-        raise FieldError(f"{FIELD}.uri", str(file), "there is no such file")
+        raise FieldError(f"{FIELD}.uri", str(file), "there is no such file", DAMAGED)
 
 
 def _read(file: Path) -> bytes:

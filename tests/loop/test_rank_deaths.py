@@ -1,4 +1,4 @@
-"""kill -9 of one rank of a trainer with two, in mid-round: the gang is started again, and no round is lost."""
+"""kill -9 of one of two ranks of a trainer in mid-round: the gang is started again, no round is lost."""
 
 import os
 import signal

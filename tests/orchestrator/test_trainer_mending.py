@@ -20,8 +20,9 @@ from orchestrator.recipe import load_recipe
 from orchestrator.recipe_settings import Supervision
 from orchestrator.run import Run
 from orchestrator.training import TrainingStage
-from services.errors import PreconditionError
+from services.errors import FieldError, PreconditionError
 from services.status import rich_status, status_of
+from trueline import CallError
 from trueline.v1 import trainer_pb2, trainer_pb2_grpc, types_pb2
 
 
@@ -30,7 +31,7 @@ class Trainer(trainer_pb2_grpc.TrainerServiceServicer):
 
     def __init__(self, log: list[str]) -> None:
         self.log, self.stage, self.run_id, self.done = log, "", "", list[str]()
-        self.published = 0
+        self.checkpoints: dict[str, list[str]] = {}
         self.breaks_after = 10**9
         self.broken = asyncio.Event()
 
@@ -67,6 +68,21 @@ class Trainer(trainer_pb2_grpc.TrainerServiceServicer):
         where = types_pb2.ModelLocation(version=version, uri=f"/models/out/v{request.number:06d}")
         yield trainer_pb2.PublishResponse(published=trainer_pb2.PublishedModel(location=where))
 
+    async def Checkpoint(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        uri = f"/checkpoints/{len(self.done)}"
+        self.checkpoints[uri] = list(self.done)
+        where = trainer_pb2.CheckpointLocation(uri=uri, sha256=self.weights, step=len(self.done))
+        yield trainer_pb2.CheckpointResponse(checkpoint=where)
+
+    async def Restore(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        uri = request.checkpoint.uri
+        self.log.append(f"restore {uri}")
+        if uri not in self.checkpoints:
+            error = FieldError("checkpoint.uri", uri, "is damaged", "checkpoint_damaged")
+            await context.abort_with_status(rpc_status.to_status(rich_status(*status_of(error))))
+        self.done = list(self.checkpoints[uri])
+        yield trainer_pb2.RestoreResponse(state=trainer_pb2.GetStateResponse(step=len(self.done)))
+
     async def _place(self, request: Any, context: Any) -> None:
         if request.header.expected_step != len(self.done) or not self.stage:
             error = PreconditionError("stale_step", f"{len(self.done)} steps are done")
@@ -99,10 +115,12 @@ async def a_run(tmp_path: Path, port: int) -> AsyncIterator[Run]:
         yield Run(recipe, tmp_path, ledger, peers, progress, mending)
 
 
-def stage_of(run: Run) -> TrainingStage:
+def stage_of(run: Run, checkpoint_every: int = 0) -> TrainingStage:
     begin = trainer_pb2.BeginStageRequest(stage="sft", output_model="out")
     request = trainer_pb2.SftStepRequest
-    return TrainingStage(run, "sft", begin, run.peers.trainer.sft_step, lambda number: request(), 0)
+    return TrainingStage(
+        run, "sft", begin, run.peers.trainer.sft_step, lambda number: request(), checkpoint_every
+    )
 
 
 async def test_a_trainer_that_dies_in_a_step_replays_the_ledgers_and_does_the_step_under_its_first_id(
@@ -162,3 +180,37 @@ async def test_a_replay_that_gives_other_weights_ends_the_run(tmp_path: Path) ->
         run.ledger.finish_phase("sft", 2, "trained", {**row, "weights_sha256": "0" * 64})
         with pytest.raises(Exception, match="replaying sft 2 gave weights"):
             await stage.publish(2)
+
+
+@pytest.mark.parametrize(("damaged", "restored"), [([4], [4, 2]), ([4, 2], [4, 2])])
+async def test_a_damaged_checkpoint_costs_a_longer_replay(
+    tmp_path: Path, damaged: list[int], restored: list[int]
+) -> None:
+    async with served([]) as (port, trainer), a_run(tmp_path, port) as run:
+        stage = stage_of(run, checkpoint_every=2)
+        await stage.train_all(5)
+        done, trainer.stage, trainer.done = trainer.done, "", []
+        for step in damaged:
+            del trainer.checkpoints[f"/checkpoints/{step}"]
+        trainer.log.clear()
+        await stage.publish(5)
+        assert trainer.done == done
+    start = 2 if damaged == [4] else 0
+    assert trainer.log == [
+        "begin sft/0/begin/1/2",
+        *(f"restore /checkpoints/{step}" for step in restored),
+        *(f"step sft/{number}/trained" for number in range(start + 1, 6)),
+        "publish sft/5/published",
+    ]
+    assert "going on from an older state" in (tmp_path / "told").read_text()
+
+
+async def test_damaged_checkpoints_end_the_run_where_batches_are_gone(tmp_path: Path) -> None:
+    async with served([]) as (port, trainer), a_run(tmp_path, port) as run:
+        stage = stage_of(run, checkpoint_every=2)
+        await stage.train_all(3)
+        run.ledger.remove_payloads("sft", [1])
+        trainer.stage, trainer.done, trainer.checkpoints = "", [], {}
+        with pytest.raises(CallError, match="is damaged") as caught:
+            await stage.publish(3)
+    assert caught.value.reason == "checkpoint_damaged"

@@ -119,6 +119,7 @@ async def test_a_damaged_checkpoint_is_refused_and_changes_nothing(tmp_path, nam
         with pytest.raises(CallError) as caught:
             await client.restore(header=header("restore"), checkpoint=place)
         assert caught.value.code.name == "INVALID_ARGUMENT"
+        assert caught.value.reason == "checkpoint_damaged", "by which a caller knows to try an older one"
         assert caught.value.field_violations[0][0].startswith("checkpoint.")
         assert await client.get_state() == before
 
