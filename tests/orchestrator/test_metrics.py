@@ -16,7 +16,7 @@ from trueline.metrics import METRICS
 
 NUMBERS = {
     "kl_reference_k1": 1.25, "score_mean": float("nan"), "gold": 2.0, "gold_low": 1.9, "gold_high": 2.1,
-    "kl_reference_k1": 1.25, "score_mean": float("nan"), "gold": 2.0, "gold_low": 1.9, "gold_high": 2.1, "proxy": 0.5,
+    "proxy": 0.5, "overhead_seconds": 0.5, "phase_seconds": {"sampled": 0.7, "chunk-0": 0.1}, "resumed": 0,
 }  # fmt: skip
 
 
