@@ -15,6 +15,7 @@ from orchestrator.export import ExportError, export_model
 from orchestrator.launcher import REPOSITORY, LaunchError, ServiceDied
 from orchestrator.ledger import Ledger, LedgerError
 from orchestrator.ledger_place import VARIABLE, holds_run
+from orchestrator.metrics_door import MetricsDoor, add_flags, door_of
 from orchestrator.payloads import PayloadError
 from orchestrator.peers import MixedVersions
 from orchestrator.progress import choose_progress
@@ -97,11 +98,7 @@ def parser() -> argparse.ArgumentParser:
             sub.add_argument("directory", type=Path, help="where to; must be empty or not exist")
             sub.add_argument("--model", help="which model; the newest published one without it")
     for name in ("demo", "run", "resume"):
-        commands.choices[name].add_argument(
-            "--metrics-address",
-            metavar="HOST:PORT",
-            help="serves the run's metrics for Prometheus there, such as 127.0.0.1:9464 (default: nowhere)",
-        )
+        add_flags(commands.choices[name])
     for sub in commands.choices.values():
         sub.add_argument(
             "--runs", type=Path, default=Path("runs"), help="directory of all runs (default: runs)"
@@ -123,7 +120,7 @@ def demo_command(options: argparse.Namespace) -> int:
         directory = options.runs / f"{DEMO.stem}-{count}"
     if count > 1:
         print(f"this run is {directory}: there are earlier ones", file=sys.stderr)
-    return go(directory, new_run(DEMO, directory, [], options.seed, options.ledger), options.metrics_address)
+    return go(directory, new_run(DEMO, directory, [], options.seed, options.ledger), door_of(options))
 
 
 def run_command(options: argparse.Namespace) -> int:
@@ -134,20 +131,20 @@ def run_command(options: argparse.Namespace) -> int:
         ledger = same_run(options.recipe, directory, options.overrides, options.seed, options.ledger)
     else:
         ledger = new_run(options.recipe, directory, options.overrides, options.seed, options.ledger)
-    return go(directory, ledger, options.metrics_address)
+    return go(directory, ledger, door_of(options))
 
 
 def resume_command(options: argparse.Namespace) -> int:
     """Goes on from the last durable phase."""
     directory = options.runs / checked_name(options.run)
-    return go(directory, open_run(directory, options.ledger), options.metrics_address)
+    return go(directory, open_run(directory, options.ledger), door_of(options))
 
 
-def go(directory: Path, ledger: Ledger, metrics_address: str | None = None) -> int:
+def go(directory: Path, ledger: Ledger, metrics: MetricsDoor | None = None) -> int:
     """Drives a run and shows its report."""
     progress = choose_progress()
     try:
-        finished = asyncio.run(drive(directory, ledger, progress, metrics_address))
+        finished = asyncio.run(drive(directory, ledger, progress, metrics))
     finally:
         progress.close()
     if not finished:

@@ -18,6 +18,7 @@ from typing import Any
 
 from sqlalchemy.exc import DBAPIError
 
+from orchestrator.access import access_of
 from orchestrator.data import file_sha256
 from orchestrator.launcher import REPOSITORY, LocalServices
 from orchestrator.leash import CANNOT_RUN
@@ -25,6 +26,7 @@ from orchestrator.ledger import Ledger, LedgerError, open_engine
 from orchestrator.ledger_place import holds_run, keep_ledger_url, kept_ledger_url, new_ledger_url
 from orchestrator.mending import DEADLINES, Mending, Stopped, own_trouble
 from orchestrator.metrics import RunMetrics, watched, write_targets
+from orchestrator.metrics_door import MetricsDoor
 from orchestrator.peers import Peers
 from orchestrator.progress import Progress
 from orchestrator.recipe import Recipe, load_recipe
@@ -119,20 +121,16 @@ def keep_recipe(directory: Path, recipe: Recipe) -> None:
         file.write((json.dumps(recipe.declared, indent=2) + "\n").encode())
 
 
-async def drive(
-    directory: Path, ledger: Ledger, progress: Progress, metrics_address: str | None = None
-) -> bool:
+async def drive(directory: Path, ledger: Ledger, progress: Progress, door: MetricsDoor | None = None) -> bool:
     """Takes the lease and goes on from where the ledger stands, to the end; True when it was reached.
 
-    False when somebody asked the run to stop. With an address the run's numbers are on /metrics there.
+    False when somebody asked the run to stop. Behind the door the run's numbers are on /metrics.
     """
     with only_one(directory):
-        return await drive_alone(directory, ledger, progress, metrics_address)
+        return await drive_alone(directory, ledger, progress, door)
 
 
-async def drive_alone(
-    directory: Path, ledger: Ledger, progress: Progress, metrics_address: str | None
-) -> bool:
+async def drive_alone(directory: Path, ledger: Ledger, progress: Progress, door: MetricsDoor | None) -> bool:
     """As drive, where nobody else on this machine drives the run."""
     recipe = recorded_recipe(directory, ledger)
     ledger.take_lease()
@@ -148,7 +146,7 @@ async def drive_alone(
         copy_datasets(recipe, directory)
         check_digests(ledger, recipe, directory)
         ledger.set_run(status="running")
-        with watched(ledger, recipe, progress, metrics_address) as (told, metrics):
+        with watched(ledger, recipe, progress, door) as (told, metrics):
             return await drive_stages(recipe, directory, ledger, told, stopping, metrics)
 
 
@@ -166,7 +164,7 @@ async def drive_stages(
         LocalServices(
             recipe.services, directory, only=recipe.needed_services, supervision=limits, tell=tell
         ) as local,
-        Peers(local.addresses, limits, tell) as peers,
+        Peers(local.addresses, limits, tell, access_of(recipe.services)) as peers,
     ):
 
         def stuck(service: str, deadlines: int, began: float) -> None:

@@ -1,6 +1,6 @@
 """The run on /metrics: where it stands, and the numbers of each stage's newest committed round.
 
-    with watched(ledger, recipe, progress, "127.0.0.1:9464") as (progress, metrics): ...
+    with watched(ledger, recipe, progress, MetricsDoor("127.0.0.1:9464")) as (progress, metrics): ...
 
 All numbers come from the ledger, so that a chart of them is a chart of the ledger. A scrape gets one moment:
 what a round changed is replaced whole.
@@ -8,7 +8,6 @@ what a round changed is replaced whole.
 
 import json
 import math
-import platform
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,21 +16,18 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import grpc
-import prometheus_client
-from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from orchestrator.ledger import Ledger, Round
 from orchestrator.mending import Mending
+from orchestrator.metrics_door import MetricsDoor, serving
 from orchestrator.progress import Progress
 from orchestrator.recipe import Recipe
 from orchestrator.timekeeping import Timekeeper
 from orchestrator.trend import Measured, measured, trend_of
 from orchestrator.whole_files import replaced
 from trueline.metrics import METRICS, STEP_NUMBERS
-from trueline.version import __version__
 
 TARGETS = "targets.json"
 ROUNDS_OF_MEDIAN = 20
@@ -267,34 +263,15 @@ def write_targets(directory: Path, orchestrator: str, services: Mapping[str, str
 
 
 @contextmanager
-def serving(metrics: RunMetrics, address: str) -> Iterator[str]:
-    """Serves GET /metrics on a thread; the address it is bound to. OSError where the port is taken."""
-    registry = CollectorRegistry()
-    for kind in (prometheus_client.ProcessCollector, prometheus_client.PlatformCollector):
-        kind(registry=registry)
-    build = METRICS["trueline_build_info"].made(prometheus_client, registry)
-    build.info({"version": __version__, "grpc": grpc.__version__, "python": platform.python_version()})
-    registry.register(metrics)
-    host, _, port = address.rpartition(":")
-    server, thread = prometheus_client.start_http_server(int(port), addr=host.strip("[]"), registry=registry)
-    try:
-        yield f"{host}:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-
-
-@contextmanager
 def watched(
-    ledger: Ledger, recipe: Recipe, progress: Progress, address: str | None
+    ledger: Ledger, recipe: Recipe, progress: Progress, door: MetricsDoor | None
 ) -> Iterator[tuple[Progress, RunMetrics | None]]:
-    """The run's metrics at an address, and the progress that keeps them up to date; without one, nothing."""
-    if address is None:
+    """The run's metrics behind a door, and the progress that keeps them up to date; without one, nothing."""
+    if door is None:
         yield progress, None
         return
     metrics = RunMetrics(ledger, recipe)
-    with serving(metrics, address) as bound:
+    with serving(metrics, door) as bound:
         metrics.address = bound
-        progress.note(f"metrics: http://{bound}/metrics")
+        progress.note(f"metrics: {door.scheme}://{bound}/metrics")
         yield WatchedProgress(progress, metrics), metrics

@@ -1,12 +1,13 @@
 """RPC metrics, and the registry that holds them.
 
-A process has one registry; services register their own metrics in it too (host.registry)."""
+A process has one registry; services register their own metrics in it too (host.registry).
+"""
 
 from __future__ import annotations
 
 import platform
 from dataclasses import dataclass
-from http.server import HTTPServer
+from typing import Any
 
 import grpc
 from prometheus_client import (
@@ -14,10 +15,11 @@ from prometheus_client import (
     GCCollector,
     PlatformCollector,
     ProcessCollector,
-    start_http_server,
+    make_wsgi_app,
 )
 
 from services.exported import exported
+from trueline.http_door import HttpServer
 from trueline.version import __version__
 
 
@@ -58,8 +60,8 @@ def new_registry() -> CollectorRegistry:
     return registry
 
 
-def serve_metrics(registry: CollectorRegistry, address: str) -> tuple[HTTPServer, str]:
-    """Serves GET /metrics on a thread; the server (to shut down) and the address it is bound to."""
-    host, _, port = address.rpartition(":")
-    server, _ = start_http_server(int(port), addr=host.strip("[]"), registry=registry)
-    return server, f"{host}:{server.server_port}"
+def serve_metrics(registry: CollectorRegistry, address: str, **door: Any) -> HttpServer:
+    """Serves GET /metrics on a thread, behind the `door` (tls, tokens) that an HttpServer takes."""
+    server = HttpServer(address, make_wsgi_app(registry), **door)
+    server.start()
+    return server

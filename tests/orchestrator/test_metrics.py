@@ -1,13 +1,16 @@
 """The run's own /metrics: the ledger's numbers, after a resume too, each scrape of one moment."""
 
 import math
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from orchestrator.metrics import CAUSES, RunMetrics, WatchedProgress, serving, watched, write_targets
+from orchestrator.metrics import CAUSES, RunMetrics, WatchedProgress, watched, write_targets
+from orchestrator.metrics_door import MetricsDoor, serving
+from orchestrator.processes import LaunchError
 from orchestrator.progress import PlainProgress
 from orchestrator.trend import Measured, measured, trend_of
 from tests.monitoring.promtool import needs_promtool, promtool
@@ -103,7 +106,7 @@ def test_a_trend_is_that_of_least_squares_and_knows_the_peak() -> None:
 
 @pytest.fixture
 def page(writer: RunWriter) -> Iterator[str]:
-    with serving(RunMetrics(writer.ledger, writer.recipe), "127.0.0.1:0") as address:
+    with serving(RunMetrics(writer.ledger, writer.recipe), MetricsDoor("127.0.0.1:0")) as address:
         yield urllib.request.urlopen(f"http://{address}/metrics", timeout=10).read().decode()
 
 
@@ -117,7 +120,7 @@ def test_without_an_address_nothing_is_served(writer: RunWriter, tmp_path: Path)
     progress = PlainProgress((tmp_path / "lines").open("w"))
     with watched(writer.ledger, writer.recipe, progress, None) as (told, metrics):
         assert told is progress and metrics is None
-    with watched(writer.ledger, writer.recipe, progress, "127.0.0.1:0") as (told, metrics):
+    with watched(writer.ledger, writer.recipe, progress, MetricsDoor("127.0.0.1:0")) as (told, metrics):
         assert (
             isinstance(told, WatchedProgress) and metrics is not None and not metrics.address.endswith(":0")
         )
@@ -131,3 +134,19 @@ def test_targets_name_each_process_by_service_and_place(tmp_path: Path) -> None:
         {"targets": ["127.0.0.1:1"], "labels": {"job": "orchestrator", "instance": "orchestrator-0"}},
         {"targets": ["127.0.0.1:2"], "labels": {"job": "policy", "instance": "policy-1"}},
     ]
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0:0", "127.0.0.1", ":9464"])
+def test_a_door_that_nobody_keeps_is_not_opened(writer: RunWriter, address: str) -> None:
+    metrics = RunMetrics(writer.ledger, writer.recipe)
+    with pytest.raises(LaunchError, match="--metrics-address"):
+        with serving(metrics, MetricsDoor(address)):
+            pass
+
+
+def test_with_tokens_a_reader_without_one_is_refused(writer: RunWriter, tmp_path: Path) -> None:
+    (tmp_path / "tokens").write_text("")
+    door = MetricsDoor("127.0.0.1:0", tokens=tmp_path / "tokens")
+    with serving(RunMetrics(writer.ledger, writer.recipe), door) as address:
+        with pytest.raises(urllib.error.HTTPError, match="401"):
+            urllib.request.urlopen(f"http://{address}/metrics", timeout=10)
