@@ -1,6 +1,7 @@
 """The run on /metrics: where it stands, and the numbers of each stage's newest committed round.
 
-    with watched(ledger, recipe, progress, MetricsDoor("127.0.0.1:9464")) as (progress, metrics): ...
+    with serving(MetricsDoor("127.0.0.1:9464")) as page:
+        with watched(ledger, recipe, progress, page) as (progress, metrics): ...
 
 All numbers come from the ledger, so that a chart of them is a chart of the ledger. A scrape gets one moment:
 what a round changed is replaced whole.
@@ -21,7 +22,7 @@ from prometheus_client.registry import Collector
 
 from orchestrator.ledger import Ledger, Round
 from orchestrator.mending import Mending
-from orchestrator.metrics_door import MetricsDoor, serving
+from orchestrator.metrics_door import MetricsPage
 from orchestrator.progress import Progress
 from orchestrator.recipe import Recipe
 from orchestrator.timekeeping import Timekeeper
@@ -113,7 +114,6 @@ class RunMetrics(Collector):
         self._histories: dict[str, StageHistory] = {}
         self._shown: dict[str, Samples] = {}
         self._stage: Labels = ()
-        self.address = ""  # where it is served
         self._time: Timekeeper | None = None
         self._mending: Mending | None = None
         for row in ledger.all_stages():
@@ -264,14 +264,13 @@ def write_targets(directory: Path, orchestrator: str, services: Mapping[str, str
 
 @contextmanager
 def watched(
-    ledger: Ledger, recipe: Recipe, progress: Progress, door: MetricsDoor | None
+    ledger: Ledger, recipe: Recipe, progress: Progress, page: MetricsPage | None
 ) -> Iterator[tuple[Progress, RunMetrics | None]]:
-    """The run's metrics behind a door, and the progress that keeps them up to date; without one, nothing."""
-    if door is None:
+    """The run's metrics on a page, and the progress that keeps them up to date; without one, nothing."""
+    if page is None:
         yield progress, None
         return
     metrics = RunMetrics(ledger, recipe)
-    with serving(metrics, door) as bound:
-        metrics.address = bound
-        progress.note(f"metrics: {door.scheme}://{bound}/metrics")
+    with page.showing(metrics):
+        progress.note(f"metrics: {page.url}")
         yield WatchedProgress(progress, metrics), metrics

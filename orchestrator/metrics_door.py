@@ -96,19 +96,39 @@ def door_of(options: argparse.Namespace) -> MetricsDoor | None:
     return MetricsDoor(**given)
 
 
+@dataclass(frozen=True)
+class MetricsPage:
+    """What /metrics shows: the process at all times, and a run while one is driven."""
+
+    registry: CollectorRegistry
+    url: str
+    address: str
+
+    @contextmanager
+    def showing(self, metrics: Collector) -> Iterator[None]:
+        """Shows these too, as long as the block lasts."""
+        self.registry.register(metrics)
+        try:
+            yield
+        finally:
+            self.registry.unregister(metrics)
+
+
 @contextmanager
-def serving(metrics: Collector, door: MetricsDoor) -> Iterator[str]:
-    """Serves GET /metrics on a thread, with what every process shows; the address that it is bound to."""
+def serving(door: MetricsDoor | None) -> Iterator[MetricsPage | None]:
+    """Serves GET /metrics on a thread; without a door nothing, and None."""
+    if door is None:
+        yield None
+        return
     registry = CollectorRegistry()
     for kind in (prometheus_client.ProcessCollector, prometheus_client.PlatformCollector):
         kind(registry=registry)
     build = METRICS["trueline_build_info"].made(prometheus_client, registry)
     build.info({"version": __version__, "grpc": grpc.__version__, "python": platform.python_version()})
-    registry.register(metrics)
     server = door.opened(registry)
     server.start()
     try:
-        yield server.address
+        yield MetricsPage(registry, f"{door.scheme}://{server.address}/metrics", server.address)
     finally:
         server.shutdown()
         server.server_close()

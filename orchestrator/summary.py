@@ -5,6 +5,7 @@ from typing import Any
 
 from orchestrator.evaluation.overoptimisation import curve_of_rounds
 from orchestrator.ledger import Ledger
+from orchestrator.overoptimisation import Measured, peak_and_fall
 from orchestrator.statistics import share_interval
 
 Report = dict[str, Any]
@@ -86,6 +87,14 @@ def policy_rounds(ledger: Ledger, stage: str) -> dict[str, Any]:
             {"round": number, **output} for number, output in ledger.all_phases(stage, "rolled_back").items()
         ],
     }
+    measured = {
+        number: Measured(output["gold_scores"], output["proxy_scores"])
+        for number, output in ledger.all_phases(stage, "measured").items()
+        if "gold_scores" in output
+    }
+    compared = peak_and_fall(measured)
+    if compared is not None:
+        found["overoptimisation"] = compared.as_dict()
     if seconds:
         totals = {
             name: sum(row.metrics.get(name, 0.0) for row in done) for name in ("rollouts", "generated_tokens")

@@ -173,6 +173,20 @@ SCORERS = Row(
             ),
         ),
         Panel(
+            "Disagreement of an ensemble",
+            "95% of the items have members that spread by at most this, in normalised scores. Bad: it climbs "
+            "while training goes on: answers have left what the members learned from.",
+            "short",
+            (
+                Query(
+                    "histogram_quantile(0.95, sum by (job, instance, scorer, le) "
+                    f"({rate('trueline_reward_disagreement_bucket')}))",
+                    "{{scorer}}",
+                ),
+            ),
+            needs="an ensemble",
+        ),
+        Panel(
             "Tokens that scorers read",
             "Tokens a second; rules read none.",
             "ops",

@@ -23,6 +23,7 @@ class RewardMetrics:
         self._items, self._tokens = reward("items_total"), reward("tokens_total")
         self._truncated = reward("truncated_items_total")
         self._scores, self._mean, self._stddev = reward("score"), reward("score_mean"), reward("score_stddev")
+        self._disagreement = reward("disagreement")
 
     def observe(self, scorer: str, outcomes: Sequence[Outcome]) -> None:
         """Counts a batch."""
@@ -32,9 +33,10 @@ class RewardMetrics:
             self._items.labels(scorer, word).inc(count)
         self._tokens.labels(scorer).inc(sum(outcome.tokens for outcome in scored))
         self._truncated.labels(scorer).inc(sum(outcome.truncated for outcome in scored))
-        if (
-            scored
-        ):  # a batch without a score leaves mean and spread as they were: they are never 0 for want of one
+        for outcome in scored:
+            if outcome.disagreement is not None:
+                self._disagreement.labels(scorer).observe(outcome.disagreement)
+        if scored:  # a batch without a score leaves mean and spread as they were, rather than make them 0
             self._spread(scorer, "raw", [outcome.raw for outcome in scored])
             self._spread(scorer, "normalised", [outcome.normalised for outcome in scored])
 

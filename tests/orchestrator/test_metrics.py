@@ -106,8 +106,12 @@ def test_a_trend_is_that_of_least_squares_and_knows_the_peak() -> None:
 
 @pytest.fixture
 def page(writer: RunWriter) -> Iterator[str]:
-    with serving(RunMetrics(writer.ledger, writer.recipe), MetricsDoor("127.0.0.1:0")) as address:
-        yield urllib.request.urlopen(f"http://{address}/metrics", timeout=10).read().decode()
+    with serving(MetricsDoor("127.0.0.1:0")) as served:
+        assert served is not None
+        with served.showing(RunMetrics(writer.ledger, writer.recipe)):
+            yield urllib.request.urlopen(served.url, timeout=10).read().decode()
+        left = urllib.request.urlopen(served.url, timeout=10).read().decode()
+        assert "trueline_round" not in left and "trueline_build_info" in left, "a standby shows itself"
 
 
 @needs_promtool
@@ -137,16 +141,16 @@ def test_targets_name_each_process_by_service_and_place(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("address", ["0.0.0.0:0", "127.0.0.1", ":9464"])
-def test_a_door_that_nobody_keeps_is_not_opened(writer: RunWriter, address: str) -> None:
-    metrics = RunMetrics(writer.ledger, writer.recipe)
+def test_a_door_that_nobody_keeps_is_not_opened(address: str) -> None:
     with pytest.raises(LaunchError, match="--metrics-address"):
-        with serving(metrics, MetricsDoor(address)):
+        with serving(MetricsDoor(address)):
             pass
 
 
-def test_with_tokens_a_reader_without_one_is_refused(writer: RunWriter, tmp_path: Path) -> None:
+def test_with_tokens_a_reader_without_one_is_refused(tmp_path: Path) -> None:
     (tmp_path / "tokens").write_text("")
     door = MetricsDoor("127.0.0.1:0", tokens=tmp_path / "tokens")
-    with serving(RunMetrics(writer.ledger, writer.recipe), door) as address:
+    with serving(door) as page:
+        assert page is not None
         with pytest.raises(urllib.error.HTTPError, match="401"):
-            urllib.request.urlopen(f"http://{address}/metrics", timeout=10)
+            urllib.request.urlopen(page.url, timeout=10)

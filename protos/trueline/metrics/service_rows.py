@@ -6,6 +6,7 @@ RPC_LABELS = ("grpc_type", "grpc_service", "grpc_method")
 SECONDS = (0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 60.0, 300.0, 1800.0)
 LOAD_SECONDS = (0.05, 0.2, 1.0, 5.0, 20.0, 60.0, 300.0, 1200.0)
 TOKENS = (1.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0, 8192.0)
+DISAGREEMENTS = (0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.0, 5.0)  # normalised scores spread by about 1
 SCORES = (-10.0, -5.0, -3.0, -2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0)
 
 POLICY, REWARD, JUDGE, TRAINER = ("policy",), ("reward",), ("judge",), ("trainer",)
@@ -143,6 +144,14 @@ SERVICE_METRICS = (
         "Standard deviation (biased) of the scores of the last batch.",
         "scorer",
         "form",
+    ),
+    histogram(
+        "trueline_reward_disagreement",
+        REWARD,
+        "Standard deviation of an ensemble's members over one item, in normalised scores.",
+        "scorer",
+        unit="score",
+        buckets=DISAGREEMENTS,
     ),
     # The judge
     counter("trueline_judge_verdicts_total", JUDGE, "Pairs by what came of them.", "verdict"),
