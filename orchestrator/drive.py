@@ -122,7 +122,7 @@ def keep_recipe(directory: Path, recipe: Recipe) -> None:
         file.write((json.dumps(recipe.declared, indent=2) + "\n").encode())
 
 
-async def drive(directory: Path, ledger: Ledger, progress: Progress, door: MetricsDoor | None = None) -> bool:
+async def drive(directory: Path, ledger: Ledger, progress: Progress, page: MetricsPage | None = None) -> bool:
     """Takes the lease and goes on from where the ledger stands, to the end; True when it was reached.
 
     False when somebody asked the run to stop. On a page the run's numbers are shown.
@@ -131,7 +131,9 @@ async def drive(directory: Path, ledger: Ledger, progress: Progress, door: Metri
         return await drive_alone(directory, ledger, progress, page)
 
 
-async def drive_alone(directory: Path, ledger: Ledger, progress: Progress, door: MetricsDoor | None) -> bool:
+async def drive_alone(
+    directory: Path, ledger: Ledger, progress: Progress, page: MetricsPage | None = None
+) -> bool:
     """As drive, where nobody else on this machine drives the run."""
     recipe = recorded_recipe(directory, ledger)
     ledger.take_lease()

@@ -6,6 +6,7 @@ from typing import Any
 from orchestrator.evaluation.overoptimisation import curve_of_rounds
 from orchestrator.ledger import Ledger
 from orchestrator.overoptimisation import Measured, peak_and_fall
+from orchestrator.report_feedback import feedback_of
 from orchestrator.statistics import share_interval
 
 Report = dict[str, Any]
@@ -30,6 +31,9 @@ def summarise(ledger: Ledger) -> Report:
         "seconds_total": sum(stage["seconds"] for stage in stages),
         "stages": [stage_row(stage) for stage in stages],
     }
+    feedback = feedback_of(ledger)
+    if feedback:
+        report["feedback"] = feedback
     for stage in stages:
         if stage["kind"] == "evaluate" and stage["result"]:
             report["evaluation"] = {k: v for k, v in stage["result"].items() if k != "overhead_fraction"}

@@ -124,10 +124,10 @@ def test_without_an_address_nothing_is_served(writer: RunWriter, tmp_path: Path)
     progress = PlainProgress((tmp_path / "lines").open("w"))
     with watched(writer.ledger, writer.recipe, progress, None) as (told, metrics):
         assert told is progress and metrics is None
-    with watched(writer.ledger, writer.recipe, progress, MetricsDoor("127.0.0.1:0")) as (told, metrics):
-        assert (
-            isinstance(told, WatchedProgress) and metrics is not None and not metrics.address.endswith(":0")
-        )
+    with serving(MetricsDoor("127.0.0.1:0")) as page:
+        assert page is not None and not page.address.endswith(":0")
+        with watched(writer.ledger, writer.recipe, progress, page) as (told, metrics):
+            assert isinstance(told, WatchedProgress) and metrics is not None
 
 
 def test_targets_name_each_process_by_service_and_place(tmp_path: Path) -> None:
