@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from orchestrator import judge_commands
+from orchestrator import comparison_commands, judge_commands
 from orchestrator.data import DataError
 from orchestrator.drive import checked_name, drive, new_run, open_run, same_run
 from orchestrator.export import ExportError, export_model
@@ -116,6 +116,7 @@ def parser() -> argparse.ArgumentParser:
     for name in ("demo", "run", "resume"):
         add_flags(commands.choices[name])
     judge_commands.add_commands(commands)
+    comparison_commands.add_commands(commands)
     for sub in commands.choices.values():
         sub.add_argument(
             "--runs", type=Path, default=Path("runs"), help="directory of all runs (default: runs)"

@@ -20,9 +20,11 @@ from orchestrator.report_tables import (
     TextTable,
     all_tables,
     before_after,
+    labels,
     limits,
     outcome,
     over_optimisation,
+    preference,
     reward_model,
     settings,
     throughput,
@@ -133,8 +135,8 @@ def print_report(report: Mapping[str, Any], stream: TextIO | None = None) -> Non
     console = Console(file=stream, highlight=False)
     if stream is None and not console.is_terminal:
         console = Console(highlight=False, width=100)
-    tables = [make(shown) for make in (before_after, outcome, reward_model, throughput)]
-    for table in (*tables, *feedback_tables(shown)):
+    made = (before_after, outcome, reward_model, preference, labels, throughput)
+    for table in (*(make(shown) for make in made), *feedback_tables(shown)):
         if table is not None:
             console.print(_rich(table))
             for note in table.notes:
