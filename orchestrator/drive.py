@@ -25,17 +25,19 @@ from orchestrator.leash import CANNOT_RUN
 from orchestrator.ledger import Ledger, LedgerError, open_engine
 from orchestrator.ledger_place import holds_run, keep_ledger_url, kept_ledger_url, new_ledger_url
 from orchestrator.mending import DEADLINES, Mending, Stopped, own_trouble
-from orchestrator.peers import Peers
+from orchestrator.peers import CLIENTS, Peers
 from orchestrator.progress import Progress
 from orchestrator.recipe import Recipe, load_recipe
+from orchestrator.replicas import find_replicas
 from orchestrator.retention import Retainer
-from orchestrator.rounds import run_ppo
+from orchestrator.rounds import run_dpo, run_ppo
 from orchestrator.run import Run, RunError, Stopwatch
 from orchestrator.sources import copy_datasets, data_of, source_path
 from orchestrator.stages.collect import run_collect
 from orchestrator.stages.comparisons import run_comparisons
 from orchestrator.stages.evaluate import run_evaluate
 from orchestrator.stages.export import run_export
+from orchestrator.stages.preference import run_preference
 from orchestrator.stages.reward import run_reward
 from orchestrator.stages.supervised import run_supervised
 from orchestrator.whole_files import replaced
@@ -53,6 +55,8 @@ STAGES: dict[str, StageRunner] = {
     "comparisons": run_comparisons,
     "reward": run_reward,
     "ppo": run_ppo,
+    "dpo": run_dpo,
+    "preference": run_preference,
     "evaluate": run_evaluate,
     "export": run_export,
 }
@@ -156,11 +160,12 @@ async def drive_stages(
         LocalServices(
             recipe.services, directory, only=recipe.needed_services, supervision=limits, tell=tell
         ) as local,
-        Peers(local.addresses, limits, tell, access_of(recipe.services)) as peers,
+        find_replicas(local.addresses, limits.patience_seconds, tell, stopping) as where,
+        Peers(where, limits, tell, access_of(recipe.services)) as peers,
     ):
 
         def stuck(service: str, deadlines: int, began: float) -> None:
-            if service in peers.addresses:
+            if service in CLIENTS:
                 peers.reconnect(service)
             if deadlines % DEADLINES == 0:
                 local.kill_stuck(service, began, f"killed: {DEADLINES} calls missed their deadlines")

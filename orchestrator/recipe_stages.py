@@ -5,6 +5,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from orchestrator.recipe_labels import Label
+from orchestrator.recipe_rounds import DpoStage, PpoStage, PreferenceStage
 from orchestrator.recipe_scorers import MemberSettings
 from orchestrator.recipe_settings import (
     AnyModel,
@@ -19,9 +20,7 @@ from orchestrator.recipe_settings import (
     OptimizerSettings,
     OutputDirectory,
     Positive,
-    PpoAlgorithm,
-    RewardModel,
-    SamplingSettings,
+    SampledSettings,
     Scorer,
     Settings,
     Share,
@@ -75,16 +74,6 @@ class SftStage(_Supervised):
     kind: Literal["sft"]
     loss_on: Literal["all", "assistant", "last"] = "assistant"
     """Which tokens bear loss: the assistant's, those of the last message, or every one."""
-
-
-class SampledSettings(Settings):
-    """What stages that draw completions share."""
-
-    sampling: SamplingSettings
-    """How responses are drawn."""
-    too_long: Literal["refuse", "truncate", "drop"] = "refuse"
-    """A prompt that leaves no room for max_new_tokens in the policy's context ends the run before anything
-    is drawn, loses its oldest tokens, or is left out; the last two are counted in the report."""
 
 
 class CollectStage(SampledSettings):
@@ -201,55 +190,6 @@ class RewardStage(Settings):
         return self
 
 
-class PpoStage(SampledSettings):
-    """Online PPO: sample, score, train, publish, and again."""
-
-    services: ClassVar[frozenset[str]] = frozenset({"policy", "reference", "reward", "trainer"})
-
-    kind: Literal["ppo"]
-    policy: CausalModel
-    """The model that is trained."""
-    reference: CausalModel
-    """The frozen model that the policy is kept near."""
-    critic: RewardModel | None = None
-    """The reward model that the critic starts from; null starts it from the policy with a new head."""
-    scorer: Scorer
-    """The scorer whose normalised scores are the reward."""
-    gold_scorer: Scorer | None = None
-    """A scorer that is measured on held-out prompts beside the reward, and never trains."""
-    gold_prompts: Data | None = None
-    """Held-out prompts for that measurement."""
-    gold_every: Count = 5
-    """Rounds between measurements."""
-    gold_limit: Count = 128
-    """Held-out prompts in a measurement."""
-    prompts: Data
-    """Prompts, taken in order and from the first again when they end."""
-    rounds: Count
-    """Rounds in all."""
-    prompts_per_round: Count
-    """Prompts in each round."""
-    samples_per_prompt: Count = 1
-    """Responses to each of them."""
-    prompts_per_chunk: Count = 64
-    """Prompts in one call to the policy service."""
-    checkpoint_every: Count = 10
-    """Rounds between checkpoints of the trainer; after a crash the rounds since are replayed."""
-    output: Annotated[Name, Makes("causal")]
-    """The name under which the policy is published."""
-    algorithm: PpoAlgorithm
-    """What the trainer does with a round."""
-
-    @model_validator(mode="after")
-    def _agrees_with_itself(self) -> "PpoStage":
-        if self.gold_scorer is not None and self.gold_prompts is None:
-            raise ValueError("gold_prompts is required where gold_scorer is given")
-        rollouts = self.prompts_per_round * self.samples_per_prompt
-        if self.algorithm.minibatches > rollouts:
-            raise ValueError(f"algorithm.minibatches must be at most {rollouts} (the round's rollouts)")
-        return self
-
-
 class EvaluateStage(SampledSettings):
     """One sample per held-out prompt before and after, with fixed seeds.
 
@@ -302,6 +242,8 @@ Stage = Annotated[
     | ComparisonsStage
     | RewardStage
     | PpoStage
+    | DpoStage
+    | PreferenceStage
     | EvaluateStage
     | ExportStage,
     Field(discriminator="kind"),
@@ -314,6 +256,8 @@ STAGE_KINDS: dict[str, type[Settings]] = {
     "comparisons": ComparisonsStage,
     "reward": RewardStage,
     "ppo": PpoStage,
+    "dpo": DpoStage,
+    "preference": PreferenceStage,
     "evaluate": EvaluateStage,
     "export": ExportStage,
 }

@@ -133,7 +133,16 @@ class Run:
 
     async def serve_policy(self, model: str) -> types_pb2.ModelVersion:
         """Makes the policy service serve a model's newest version; returns which that is."""
-        return await self._serve("policy", "policy", model, self.peers.serve_policy)
+        version = await self._serve("policy", "policy", model, self.peers.serve_policy)
+        await self._follow()
+        return version
+
+    async def _follow(self) -> None:
+        """Replicas that other services gained meanwhile load what theirs serve, before a round uses them."""
+        for service, orders in list(self.orders.items()):
+            if self.peers.moved(service):
+                for order in list(orders.values()):
+                    await self.mending.persist(service, order)
 
     async def serve_reference(self, model: str) -> types_pb2.ModelVersion:
         """Makes the reference service serve a model's newest version."""
