@@ -19,6 +19,7 @@ from typing import Any
 from sqlalchemy.exc import DBAPIError
 
 from orchestrator.data import file_sha256
+from orchestrator.evaluation.stage import run_assess
 from orchestrator.launcher import REPOSITORY, LocalServices
 from orchestrator.leash import CANNOT_RUN
 from orchestrator.ledger import Ledger, LedgerError, open_engine
@@ -53,6 +54,7 @@ STAGES: dict[str, StageRunner] = {
     "reward": run_reward,
     "ppo": run_ppo,
     "evaluate": run_evaluate,
+    "assess": run_assess,
     "export": run_export,
 }
 

@@ -11,6 +11,7 @@ from orchestrator.recipe_settings import (
     Count,
     CountOrZero,
     Data,
+    InputFile,
     Makes,
     Name,
     NotNegative,
@@ -242,15 +243,12 @@ class PpoStage(SampledSettings):
         return self
 
 
-class EvaluateStage(SampledSettings):
-    """One sample per held-out prompt before and after, with fixed seeds.
+class Evaluated(SampledSettings):
+    """Two models on the same held-out prompts, one sample each, with fixed seeds.
 
     The training temperature gives honest figures.
     """
 
-    services: ClassVar[frozenset[str]] = frozenset({"policy", "reference", "reward"})
-
-    kind: Literal["evaluate"]
     before: CausalModel
     """The model to compare with."""
     after: CausalModel
@@ -275,6 +273,56 @@ class EvaluateStage(SampledSettings):
     """Prompts whose answers are shown side by side in the report."""
 
 
+class EvaluateStage(Evaluated):
+    """Before and after, with gold, proxy and sequence KL."""
+
+    services: ClassVar[frozenset[str]] = frozenset({"policy", "reference", "reward"})
+
+    kind: Literal["evaluate"]
+
+
+class BestOfN(Settings):
+    """Draws n answers a prompt and takes the one that the proxy likes best."""
+
+    n: Annotated[int, Field(ge=2, le=1024)]
+    """Answers to each prompt; the curve is measured at 1, 2, 4, ... and n."""
+    model: CausalModel
+    """The model that answers: the one from which the distance is counted."""
+    prompt_limit: Count = 64
+    """Prompts to use, from the first."""
+
+
+class DiversitySettings(Settings):
+    """Draws several answers a prompt from both models: how alike are they?"""
+
+    samples: Annotated[int, Field(ge=2, le=1024)] = 4
+    """Answers to each prompt."""
+    prompt_limit: Count = 64
+    """Prompts to use, from the first."""
+
+
+class AssessStage(Evaluated):
+    """What evaluate measures, and length control, diversity, probes and best of n."""
+
+    services: ClassVar[frozenset[str]] = frozenset({"policy", "reference", "reward"})
+
+    kind: Literal["assess"]
+    probes: dict[Name, InputFile] = {}
+    """Sets of probes by name (see orchestrator/evaluation/probes.py): what must not be said, or refused."""
+    probe_tokens: Count | None = None
+    """Tokens of an answer to a probe at most; null takes those of sampling."""
+    diversity: DiversitySettings | None = DiversitySettings()
+    """How diversity is measured; null leaves it out."""
+    best_of_n: BestOfN | None = None
+    """How best of n is measured; null leaves it out. It needs a proxy_scorer."""
+
+    @model_validator(mode="after")
+    def _best_of_n_has_a_proxy(self) -> "AssessStage":
+        if self.best_of_n is not None and self.proxy_scorer is None:
+            raise ValueError("best_of_n needs a proxy_scorer, which chooses the best")
+        return self
+
+
 class ExportStage(Settings):
     """Copies a model out as a plain Hugging Face directory with a model card."""
 
@@ -295,6 +343,7 @@ Stage = Annotated[
     | RewardStage
     | PpoStage
     | EvaluateStage
+    | AssessStage
     | ExportStage,
     Field(discriminator="kind"),
 ]
@@ -307,5 +356,6 @@ STAGE_KINDS: dict[str, type[Settings]] = {
     "reward": RewardStage,
     "ppo": PpoStage,
     "evaluate": EvaluateStage,
+    "assess": AssessStage,
     "export": ExportStage,
 }
