@@ -132,7 +132,8 @@ def print_report(report: Mapping[str, Any], stream: TextIO | None = None) -> Non
     console = Console(file=stream, highlight=False)
     if stream is None and not console.is_terminal:
         console = Console(highlight=False, width=100)
-    for table in (make(shown) for make in (before_after, outcome, reward_model, throughput)):
+    made = [make(shown) for make in (before_after, outcome, reward_model, throughput)]
+    for table in [*made, *evaluation_tables(shown)]:
         if table is not None:
             console.print(_rich(table))
             for note in table.notes:
