@@ -18,6 +18,7 @@ from typing import Any
 
 from sqlalchemy.exc import DBAPIError
 
+from orchestrator.access import access_of
 from orchestrator.data import file_sha256
 from orchestrator.evaluation.stage import run_assess
 from orchestrator.launcher import REPOSITORY, LocalServices
@@ -157,7 +158,7 @@ async def drive_stages(
         LocalServices(
             recipe.services, directory, only=recipe.needed_services, supervision=limits, tell=tell
         ) as local,
-        Peers(local.addresses, limits, tell) as peers,
+        Peers(local.addresses, limits, tell, access_of(recipe.services)) as peers,
     ):
 
         def stuck(service: str, deadlines: int, began: float) -> None:

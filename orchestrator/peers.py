@@ -7,14 +7,23 @@ from typing import Any, TypeVar
 
 from orchestrator.mending import first_line, trouble_of
 from orchestrator.recipe_settings import Supervision
-from trueline import CallError, PolicyClient, ReferenceClient, RewardClient, TrainerClient
-from trueline.v1 import policy_pb2, reference_pb2, reward_pb2, types_pb2
+from trueline import (
+    Access,
+    CallError,
+    JudgeClient,
+    PolicyClient,
+    ReferenceClient,
+    RewardClient,
+    TrainerClient,
+)
+from trueline.v1 import judge_pb2, policy_pb2, reference_pb2, reward_pb2, types_pb2
 
 C = TypeVar("C")
 CLIENTS: dict[str, Any] = {
     "policy": PolicyClient,
     "reference": ReferenceClient,
     "reward": RewardClient,
+    "judge": JudgeClient,
     "trainer": TrainerClient,
 }
 
@@ -33,9 +42,11 @@ class Peers:
     addresses: dict[str, list[str]]
     supervision: Supervision = field(default_factory=Supervision)
     tell: Callable[[str], None] = lambda text: None
+    access: dict[str, Access] = field(default_factory=dict)
     policy: PolicyClient = field(init=False)
     reference: ReferenceClient = field(init=False)
     reward: RewardClient = field(init=False)
+    judge: JudgeClient = field(init=False)
     trainer: TrainerClient = field(init=False)
     opened: list[Any] = field(default_factory=list)
     rotation: dict[str, list[str]] = field(default_factory=dict)
@@ -44,12 +55,13 @@ class Peers:
     async def __aenter__(self) -> "Peers":
         # A recipe without a trainer has no trainer's address, and no stage that would call it.
         for name in CLIENTS:
-            if self.addresses[name]:
+            if self.addresses.get(name):
                 self._rotate(name, self.addresses[name])
         # An unready replica is hidden from balancing, and it is the one that must load.
         self.policy_replicas = self._direct(PolicyClient, "policy")
         self.reference_replicas = self._direct(ReferenceClient, "reference")
         self.reward_replicas = self._direct(RewardClient, "reward")
+        self.judge_replicas = self._direct(JudgeClient, "judge")
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -63,7 +75,8 @@ class Peers:
                 client.reconnect()
 
     def _direct(self, kind: Any, service: str) -> list[Any]:
-        return [self._open(kind.direct(each, **self._limits)) for each in self.addresses[service]]
+        addresses = self.addresses.get(service, [])
+        return [self._open(kind.direct(each, **self._limits(service))) for each in addresses]
 
     def _rotate(self, service: str, addresses: list[str]) -> None:
         """Balances calls over these replicas from now on."""
@@ -71,12 +84,12 @@ class Peers:
             self.rotation[service] = addresses
             key = (service, *addresses)
             if key not in self.balanced:
-                self.balanced[key] = self._open(CLIENTS[service](addresses, **self._limits))
+                self.balanced[key] = self._open(CLIENTS[service](addresses, **self._limits(service)))
             setattr(self, service, self.balanced[key])
 
-    @property
-    def _limits(self) -> dict[str, float]:
+    def _limits(self, service: str) -> dict[str, Any]:
         return {
+            "access": self.access.get(service, Access()),
             "silence": self.supervision.silence_seconds,
             "standstill": self.supervision.standstill_seconds,
         }
@@ -161,6 +174,17 @@ class Peers:
 
         request = reward_pb2.RewardServiceLoadWeightsRequest(header=header, scorer=scorer, location=location)
         return await self._load("reward", self.reward_replicas, request, served)
+
+    async def serve_judge(
+        self, location: types_pb2.ModelLocation, header: types_pb2.CallHeader
+    ) -> types_pb2.ModelVersion:
+        """Makes every judge replica read its constitution with what lies there."""
+
+        async def served(replica: JudgeClient) -> types_pb2.ModelVersion:
+            return (await replica.get_constitution()).judge.version
+
+        request = judge_pb2.JudgeServiceLoadWeightsRequest(header=header, location=location)
+        return await self._load("judge", self.judge_replicas, request, served)
 
 
 def is_named(location: types_pb2.ModelLocation, served: types_pb2.ModelVersion) -> bool:

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, PrivateAttr, ValidationError
+from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
 from orchestrator.recipe_faults import RecipeError, dotted, schema_faults
 from orchestrator.recipe_graph import Fault, expanded, graph_faults, input_faults, path_faults
@@ -57,6 +57,15 @@ class Recipe(Settings):
     stages: Annotated[dict[Name, Stage], Field(min_length=1)]
     """What is done, in order, by name."""
 
+    @model_validator(mode="after")
+    def _judge_where_one_is_needed(self) -> "Recipe":
+        if "judge" in self.needed_services and not self.services.judge.is_whole:
+            raise ValueError(
+                "services.judge: a stage asks the judge; give addresses, or a constitution and a model or "
+                "an endpoint"
+            )
+        return self
+
     _declared: dict[str, Any] = PrivateAttr(default_factory=dict)
 
     @property
@@ -79,7 +88,7 @@ class Recipe(Settings):
 
     @property
     def needed_services(self) -> frozenset[str]:
-        """Which of policy, reference, reward and trainer the stages call."""
+        """Which services the stages call."""
         return frozenset().union(*(stage.services for stage in self.stages.values()))
 
     def require_inputs(self) -> None:

@@ -39,9 +39,15 @@ def graph_faults(raw: dict[str, Any]) -> list[Fault]:
         elif name not in rules:
             known = suggestion(name, [*learned, *rules])
             faults.append((path, f"the reward service hosts no scorer {name!r}{known}"))
-    for index, name in enumerate(learned):
+    hosted: list[tuple[Place, str]] = [
+        (("services", "reward", "learned", index), name) for index, name in enumerate(learned)
+    ]
+    judge = _mapping(_mapping(raw.get("services")).get("judge")).get("model")
+    if isinstance(judge, str):
+        hosted.append((("services", "judge", "model"), judge))
+        used.add(judge)
+    for place, name in hosted:
         if name not in made:
-            place = ("services", "reward", "learned", index)
             faults.append((place, f"no model or stage makes {name!r}{suggestion(name, made)}"))
     if not faults:  # a misspelt use would also be reported as an unused model
         faults += [(("models", name), "no stage uses it") for name in models if name not in used]
@@ -106,6 +112,9 @@ def path_values(raw: dict[str, Any]) -> Iterator[tuple[Place, IsPath, str]]:
         if isinstance(place, str):
             kind: Literal["name", "directory"] = "name" if place.startswith(HUB) else "directory"
             yield ("models", name), IsPath(kind), place
+    constitution = _mapping(_mapping(raw.get("services")).get("judge")).get("constitution")
+    if isinstance(constitution, str):
+        yield ("services", "judge", "constitution"), IsPath("file"), constitution
     yield from marked_values(raw, (IsPath,))
 
 

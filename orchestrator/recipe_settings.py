@@ -254,8 +254,43 @@ class RewardSettings(ReplicatedSettings):
         return self
 
 
+class JudgeSettings(ReplicatedSettings):
+    """The judge service: a constitution, and the model or endpoint that reads it."""
+
+    constitution: Annotated[str, Field(min_length=1)] | None = None
+    """The constitution, a YAML file; needed where the service is started here."""
+    model: Name | None = None
+    """A causal model, which the recipe names or makes, that judges."""
+    endpoint: Annotated[str, Field(pattern=r"^https?://\S+$")] | None = None
+    """An OpenAI-compatible endpoint that judges instead, such as http://vllm:8000/v1."""
+    endpoint_model: str | None = None
+    """What the endpoint calls its model."""
+    api_key_env: str | None = None
+    """Environment variable that holds the endpoint's key."""
+    logprobs: Literal["auto", "require", "off"] = "auto"
+    """Reads an endpoint's log-probs where it gives them; requires them; or reads the text alone."""
+    requests_at_once: Count = 8
+    """Requests under way at the endpoint at most."""
+    requests_per_minute: Positive | None = None
+    """Requests a minute that begin at the endpoint; null as many as fit."""
+
+    @model_validator(mode="after")
+    def _one_judge(self) -> "JudgeSettings":
+        if self.model is not None and self.endpoint is not None:
+            raise ValueError("give either model or endpoint")
+        if (self.endpoint is None) != (self.endpoint_model is None):
+            raise ValueError("give endpoint and endpoint_model together")
+        return self
+
+    @property
+    def is_whole(self) -> bool:
+        """True where it says enough to start or to reach a judge."""
+        local = self.constitution is not None and (self.model is not None or self.endpoint is not None)
+        return bool(self.addresses) or local
+
+
 class Services(Settings):
-    """The four services of a run."""
+    """The services of a run."""
 
     policy: ReplicatedSettings = ReplicatedSettings()
     """Samples completions."""
@@ -263,6 +298,8 @@ class Services(Settings):
     """Log-probs under the frozen reference."""
     reward: RewardSettings = RewardSettings()
     """Scores responses."""
+    judge: JudgeSettings = JudgeSettings()
+    """Compares and revises responses by a constitution."""
     trainer: TrainerSettings = TrainerSettings()
     """Trains; always one."""
 

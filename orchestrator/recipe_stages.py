@@ -4,6 +4,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from orchestrator.recipe_labels import Label
 from orchestrator.recipe_settings import (
     AnyModel,
     CausalModel,
@@ -23,6 +24,7 @@ from orchestrator.recipe_settings import (
     SamplingSettings,
     Scorer,
     Settings,
+    Share,
 )
 
 
@@ -85,20 +87,8 @@ class SampledSettings(Settings):
     is drawn, loses its oldest tokens, or is left out; the last two are counted in the report."""
 
 
-class SimulatedLabel(Settings):
-    """Draws preferences with Bradley-Terry noise: P(i over j) = sigmoid(scale x (score_i - score_j))."""
-
-    kind: Literal["simulated"]
-    scorer: Scorer
-    """Whose scores decide."""
-    scale: Positive = 2.0
-    """Higher is less noise."""
-
-
 class CollectStage(SampledSettings):
     """Samples several responses to each prompt and has them compared."""
-
-    services: ClassVar[frozenset[str]] = frozenset({"policy", "reward"})
 
     kind: Literal["collect"]
     policy: CausalModel
@@ -112,12 +102,19 @@ class CollectStage(SampledSettings):
     """Responses to each prompt."""
     prompts_per_chunk: Count = 64
     """Prompts in one call."""
-    label: SimulatedLabel
+    label: Label
     """Who compares."""
+    max_missing_share: Share = 0.1
+    """Share of pairs whose label failed, ties and other abstentions apart; above it the run stops."""
     held_out_share: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Share of prompts whose comparisons never train: the reward model is measured on them."""
     output: Annotated[Name, Makes("comparisons")]
     """The name of the comparisons."""
+
+    @property
+    def services(self) -> frozenset[str]:
+        """The policy, and who compares."""
+        return frozenset({"policy"}) | self.label.services
 
 
 class ComparisonsStage(Settings):

@@ -146,6 +146,13 @@ class Run:
                 serve = partial(self.peers.serve_reward, scorer)
                 self.scorers[scorer] = await self._serve("reward", scorer, scorer, serve)
 
+    async def serve_judge(self) -> types_pb2.ModelVersion | None:
+        """Makes the judge service judge with the recipe's model, newest version; None for an endpoint."""
+        model = self.recipe.services.judge.model
+        if model is None:
+            return None
+        return await self._serve("judge", "judge", model, self.peers.serve_judge)
+
     async def _serve(self, service: str, what: str, model: str, serve: Serve) -> types_pb2.ModelVersion:
         where = self.locate(model)
 

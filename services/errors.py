@@ -4,6 +4,8 @@
     other ValueErrors   INVALID_ARGUMENT     something about the request is wrong
     PreconditionError   FAILED_PRECONDITION  the request is right, the state is not: wrong version, stale step
     NotReadyError       UNAVAILABLE          not yet: a model is still loading; worth a retry
+    UnauthenticatedError  UNAUTHENTICATED    no token, or none that is known here and has not ended
+    UnauthorizedError   PERMISSION_DENIED    the token's scopes do not reach
     AlreadyExistsError  ALREADY_EXISTS       there is another thing of that name
     BusyError           RESOURCE_EXHAUSTED   the queue is full; RetryInfo says when to come back
     MemoryError, torch out of memory         RESOURCE_EXHAUSTED
@@ -52,6 +54,22 @@ class PreconditionError(Exception):
     def __init__(self, reason: str, message: str) -> None:
         self.reason = reason
         super().__init__(message)
+
+
+class RefusedError(Exception):
+    """A caller that may not; `reason` is a short stable word, `info` what it is about. Never a token."""
+
+    def __init__(self, reason: str, message: str, info: dict[str, str] | None = None) -> None:
+        self.reason, self.info = reason, info or {}
+        super().__init__(message)
+
+
+class UnauthenticatedError(RefusedError):
+    """Who calls is not known: the token is missing, unknown or has ended."""
+
+
+class UnauthorizedError(RefusedError):
+    """Who calls is known, and may not do this."""
 
 
 class NotReadyError(Exception):

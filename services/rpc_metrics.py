@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import platform
 from dataclasses import dataclass
-from http.server import HTTPServer
+from typing import Any
 
 import grpc
 from prometheus_client import (
@@ -18,9 +18,10 @@ from prometheus_client import (
     Info,
     PlatformCollector,
     ProcessCollector,
-    start_http_server,
+    make_wsgi_app,
 )
 
+from trueline.http_door import HttpServer
 from trueline.version import __version__
 
 METHOD_LABELS = ("grpc_type", "grpc_service", "grpc_method")
@@ -72,8 +73,8 @@ def new_registry() -> CollectorRegistry:
     return registry
 
 
-def serve_metrics(registry: CollectorRegistry, address: str) -> tuple[HTTPServer, str]:
-    """Serves GET /metrics on a thread; the server (to shut down) and the address it is bound to."""
-    host, _, port = address.rpartition(":")
-    server, _ = start_http_server(int(port), addr=host.strip("[]"), registry=registry)
-    return server, f"{host}:{server.server_port}"
+def serve_metrics(registry: CollectorRegistry, address: str, **door: Any) -> HttpServer:
+    """Serves GET /metrics on a thread, behind the `door` (tls, tokens) that an HttpServer takes."""
+    server = HttpServer(address, make_wsgi_app(registry), **door)
+    server.start()
+    return server

@@ -32,7 +32,6 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from http.server import HTTPServer
 from pathlib import Path
 from typing import NoReturn, Protocol
 
@@ -41,11 +40,16 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from prometheus_client import CollectorRegistry
 
+from services.artifact_root import ArtifactRoot
 from services.calls import CallInterceptor
+from services.door import Door
 from services.logs import set_up_logs
 from services.rpc_metrics import RpcMetrics, new_registry, serve_metrics
+from services.scopes import SCOPE_OF_ROUTE
 from services.settings import ServerSettings
 from services.work import Work
+from trueline.http_door import HttpServer
+from trueline.tls_files import server_credentials
 
 log = logging.getLogger(__name__)
 
@@ -87,10 +91,15 @@ class Server:
 
     def __init__(self, service: str, build: Callable[[Host], Application], settings: ServerSettings) -> None:
         self.host = Host(service, settings)
-        self.address = self.metrics_address = ""
+        self.address = self.metrics_address = self.health_address = ""
         self._settings = settings
+        faults = ServerSettings.faults(settings)
+        if faults:
+            raise ValueError("; ".join(faults))
+        self._tls, self._tokens = settings.tls_files(), settings.token_file()
+        door = Door(self._tokens, ArtifactRoot(settings.artifact_root, settings.hub_names))
         self._calls = CallInterceptor(RpcMetrics(self.host.registry))
-        self._server = grpc.aio.server(interceptors=(self._calls,), options=_options(settings))
+        self._server = grpc.aio.server(interceptors=(self._calls, door), options=_options(settings))
         self.application = build(self.host)
         self._add_services()
 
@@ -105,9 +114,11 @@ class Server:
         """Binds, serves, writes the ready file; the task is the application's start()."""
         await self.host.set_ready(False)
         self.address = self._bind(self._settings.address)
-        address = self._settings.metrics_address
-        self._metrics, self.metrics_address = serve_metrics(self.host.registry, address)
+        address, door = self._settings.metrics_address, {"tls": self._tls, "tokens": self._tokens}
+        self._metrics = serve_metrics(self.host.registry, address, **door, scopes=SCOPE_OF_ROUTE)
+        self.metrics_address = self._metrics.address
         await self._server.start()
+        await self._start_health()
         if self._settings.ready_file:
             _write_ready_file(self._settings.ready_file, self.address, self.metrics_address)
         log.info("listening", extra={"address": self.address, "metrics_address": self.metrics_address})
@@ -120,7 +131,20 @@ class Server:
 
     def _bind(self, address: str) -> str:
         host, _, _ = address.rpartition(":")
-        return f"{host}:{self._server.add_insecure_port(address)}"
+        if self._tls is None:
+            return f"{host}:{self._server.add_insecure_port(address)}"
+        return f"{host}:{self._server.add_secure_port(address, server_credentials(self._tls))}"
+
+    async def _start_health(self) -> None:
+        """The port for probes that speak no TLS: health and nothing else."""
+        self._health = (
+            grpc.aio.server(options=_options(self._settings)) if self._settings.health_address else None
+        )
+        if self._health is not None:
+            health_pb2_grpc.add_HealthServicer_to_server(self.host.health, self._health)
+            host, _, _ = self._settings.health_address.rpartition(":")
+            self.health_address = f"{host}:{self._health.add_insecure_port(self._settings.health_address)}"
+            await self._health.start()
 
     async def drain(self, grace: float) -> None:
         """NOT_SERVING at once; then nothing more is accepted, and running calls have `grace` seconds."""
@@ -132,12 +156,14 @@ class Server:
             log.warning("calls cut off", extra={"calls": self._calls.running, "grace_seconds": grace})
         self._calls.end_quiet_calls()
         await stopped
+        if self._health is not None:
+            await self._health.stop(0)
         self._start.cancel()
         # It polls for the end twice a second, and nobody needs to wait for that.
         threading.Thread(target=_end_metrics, args=(self._metrics,), daemon=True).start()
 
 
-def _end_metrics(server: HTTPServer) -> None:
+def _end_metrics(server: HttpServer) -> None:
     server.shutdown()
     server.server_close()
 

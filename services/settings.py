@@ -16,10 +16,14 @@ import argparse
 import dataclasses
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
+
+from trueline.access import is_loopback
+from trueline.tls_files import TlsFiles
+from trueline.tokens import TokenFile
 
 MIB = 1024 * 1024
 # Given as the default of a setting that has none.
@@ -87,7 +91,83 @@ def directory(text: str) -> Path:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ServerSettings:
+class EdgeSettings:
+    """Who may call, and what callers may name. Off is for loopback; elsewhere it takes --insecure-network."""
+
+    tls_certificate: Path | None = setting(
+        None, "PEM file of the server's certificate and chain; read again when it changes.", parse=Path
+    )
+    tls_key: Path | None = setting(None, "PEM file of the certificate's key.", parse=Path)
+    tls_client_ca: Path | None = setting(
+        None, "PEM file of roots; callers must then show a certificate of theirs (mTLS).", parse=Path
+    )
+    tokens: Path | None = setting(
+        None,
+        "File of hashed bearer tokens (python -m services.tokens new); read again when it changes.",
+        parse=Path,
+    )
+    insecure_network: bool = setting(
+        False, "Listen beyond loopback without TLS and tokens: whoever reaches the port may do everything."
+    )
+    health_address: str = setting(
+        "",
+        "Where grpc.health.v1 alone is served, in plaintext, for probes that speak no TLS (kubelet's).",
+        parse=host_and_port,
+    )
+    artifact_root: Path | None = setting(
+        None,
+        "Directory that the paths and URIs of callers must stay in, links included; hub names are refused.",
+        parse=Path,
+    )
+    hub_names: bool = setting(False, "With --artifact-root, let callers name models of the hub too.")
+
+    def edge_faults(self, *addresses: tuple[str, str]) -> list[str]:
+        """What of TLS and tokens does not fit together, or is missing for these (flag, address) pairs."""
+        found = []
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            found.append("--tls-certificate, --tls-key: give both or neither")
+        if self.tls_client_ca is not None and self.tls_certificate is None:
+            found.append("--tls-client-ca: needs --tls-certificate and --tls-key")
+        if not found:
+            found += self._file_faults()
+        lacking = [
+            flag
+            for flag, given in (("--tls-certificate", self.tls_certificate), ("--tokens", self.tokens))
+            if given is None
+        ]
+        for flag, address in addresses:
+            if lacking and not self.insecure_network and not is_loopback(address):
+                found.append(
+                    f"{flag}: {address} is open to the network, and calls would be neither encrypted nor "
+                    f"authorised: give {' and '.join(lacking)}, bind to 127.0.0.1, or say --insecure-network"
+                )
+        return found
+
+    def _file_faults(self) -> Iterator[str]:
+        try:
+            self.tls_files()
+        except ValueError as error:
+            yield f"--tls-certificate: {error}"
+        try:
+            self.token_file()
+        except (OSError, ValueError) as error:
+            yield f"--tokens: {error}"
+        if self.artifact_root is not None and not self.artifact_root.is_dir():
+            yield f"--artifact-root: must be a directory, and there is none at {self.artifact_root}"
+
+    def tls_files(self) -> TlsFiles | None:
+        """The certificate's files; None without TLS. ValueError where they do not fit together."""
+        if self.tls_certificate is None or self.tls_key is None:
+            return None
+        return TlsFiles(self.tls_certificate, self.tls_key, self.tls_client_ca)
+
+    def token_file(self) -> TokenFile | None:
+        """The tokens; None where everybody may call. ValueError or OSError where the file cannot be read."""
+        return None if self.tokens is None else TokenFile(self.tokens)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerSettings(EdgeSettings):
     """What every service process is told."""
 
     address: str = setting("127.0.0.1:0", "Where gRPC listens; port 0 takes a free one.", parse=host_and_port)
@@ -125,7 +205,7 @@ class ServerSettings:
 
     def faults(self) -> list[str]:
         """What is wrong between settings, one sentence each; a subclass adds its own."""
-        return []
+        return self.edge_faults(("--address", self.address), ("--metrics-address", self.metrics_address))
 
 
 Settings = TypeVar("Settings", bound=ServerSettings)

@@ -16,6 +16,8 @@ from services.errors import (
     FieldErrors,
     NotReadyError,
     PreconditionError,
+    RefusedError,
+    UnauthorizedError,
 )
 from services.weights import DAMAGED, VersionExists, WeightsDamaged
 
@@ -31,6 +33,10 @@ def status_of(error: Exception) -> tuple[grpc.StatusCode, str, list[Message]]:
     """Code, message and google.rpc details of an exception; INTERNAL for what is no caller's fault."""
     if isinstance(error, (AlreadyExistsError, VersionExists)):
         return grpc.StatusCode.ALREADY_EXISTS, str(error), []
+    if isinstance(error, RefusedError):
+        known = isinstance(error, UnauthorizedError)
+        code = grpc.StatusCode.PERMISSION_DENIED if known else grpc.StatusCode.UNAUTHENTICATED
+        return code, str(error), [_error_info(error.reason, error.info)]
     if isinstance(error, (FieldError, FieldErrors)):
         return grpc.StatusCode.INVALID_ARGUMENT, str(error), [_bad_request(error), *_reason_of(error)]
     if isinstance(error, WeightsDamaged):
@@ -117,8 +123,8 @@ def _reason_of(error: FieldError | FieldErrors) -> list[Message]:
     return [_error_info(reason)] if reason else []
 
 
-def _error_info(reason: str) -> Message:
-    return error_details_pb2.ErrorInfo(reason=reason, domain=ERROR_DOMAIN)
+def _error_info(reason: str, metadata: dict[str, str] | None = None) -> Message:
+    return error_details_pb2.ErrorInfo(reason=reason, domain=ERROR_DOMAIN, metadata=metadata)
 
 
 def _retry_info(seconds: float) -> Message:

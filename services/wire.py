@@ -11,10 +11,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from services.artifact_root import resolve
 from services.errors import FieldError, FieldErrors, PreconditionError
 from services.fence import CallHeader
 from services.progress import ProgressEvent
-from services.weights import ModelVersion, WeightsError, path_of
+from services.weights import ModelVersion
 from services.work import Timing
 from trueline.v1 import types_pb2 as pb
 
@@ -131,11 +132,8 @@ def location_from_pb(location: pb.ModelLocation, field: str = "location") -> tup
     for part in ("model", "sha256"):
         if expected is not None and not getattr(expected, part):
             raise FieldError(f"{field}.version.{part}", "", "must not be empty")
-    try:
-        return expected, path_of(location.uri)
-    except WeightsError:
-        limit = "must be an absolute path, a file: URI or hf://OWNER/NAME"
-        raise FieldError(f"{field}.uri", location.uri, limit) from None
+    limit = "must be an absolute path, a file: URI or hf://OWNER/NAME"
+    return expected, resolve(location.uri, f"{field}.uri", limit)
 
 
 def prompt_from_pb(message: Any, field: str) -> str | list[dict[str, str]]:

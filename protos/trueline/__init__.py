@@ -7,6 +7,7 @@ async def main():
 asyncio.run(main())
 """
 
+from trueline.access import Access
 from trueline.client import PolicyClient, ReferenceClient, RewardClient
 from trueline.context import call_context
 from trueline.errors import CallError
@@ -17,6 +18,7 @@ from trueline.trainer_client import TrainerClient
 from trueline.version import __version__
 
 __all__ = [
+    "Access",
     "CallError",
     "JudgeClient",
     "PolicyClient",

@@ -9,7 +9,7 @@ import asyncio
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
@@ -25,17 +25,18 @@ OnProgress = Callable[[types_pb2.Progress], None]
 
 @dataclass(frozen=True)
 class Rpc:
-    """One method of an open stub, and what an error about it says."""
+    """One method of an open stub, what an error about it says, and what shows who calls."""
 
     invoke: Any
     service: str
     method: str
     target: str
+    authorization: list[tuple[str, str]] = field(default_factory=list, repr=False)
 
     async def unary(self, request: Any, *, deadline: float) -> Any:
         """Sends the request and returns the response; CallError when none came within `deadline` seconds."""
         _require_positive("deadline", deadline)
-        call = self.invoke(request, timeout=deadline, metadata=_metadata(request))
+        call = self.invoke(request, timeout=deadline, metadata=self._metadata(request))
         try:
             return await call
         except grpc.aio.AioRpcError as error:
@@ -53,7 +54,7 @@ class Rpc:
         _require_positive("silence", silence)
         latest: Any = None
         since = time.monotonic()
-        call = self.invoke(request, metadata=_metadata(request))
+        call = self.invoke(request, metadata=self._metadata(request))
         try:
             while True:
                 response = await self._next(call, silence)
@@ -87,6 +88,10 @@ class Rpc:
             raise self._failure(grpc.StatusCode.UNKNOWN, "the stream ended without a result")
         return response
 
+    def _metadata(self, request: Any) -> list[tuple[str, str]]:
+        header = getattr(request, "header", None)
+        return [*call_metadata(header.request_id if header is not None else ""), *self.authorization]
+
     def _error(self, error: grpc.aio.AioRpcError) -> CallError:
         return CallError.from_rpc(error, service=self.service, method=self.method, target=self.target)
 
@@ -103,11 +108,6 @@ async def _let_end(call: Any) -> None:
         await asyncio.wait_for(call.read(), CLOSING_SECONDS)
     except (asyncio.TimeoutError, grpc.aio.AioRpcError):
         pass
-
-
-def _metadata(request: Any) -> list[tuple[str, str]]:
-    header = getattr(request, "header", None)
-    return call_metadata(header.request_id if header is not None else "")
 
 
 def _require_positive(name: str, seconds: float) -> None:

@@ -1,7 +1,6 @@
 """How a channel to a service is opened: targets, balancing, retries, limits, keepalive.
 
-The one place where TLS and credentials will enter: `open_channel` is the only caller of grpc's channel
-functions.
+The one place where TLS enters: `open_channel` is the only caller of grpc's channel functions.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from typing import Any
 import grpc
 from google.protobuf.descriptor import ServiceDescriptor
 
+from trueline.access import Access, host_of
 from trueline.version import __version__
 
 # One message at most, either way, on clients and servers alike. Larger batches travel as an Artifact (URI
@@ -144,6 +144,21 @@ def _numeric(host: str, port: int) -> tuple[str, str]:
     return ("ipv4", f"{ip}:{port}") if ip.version == 4 else ("ipv6", f"[{ip}]:{port}")
 
 
-def open_channel(target: Target, service: ServiceDescriptor, *, health: bool) -> grpc.aio.Channel:
-    """Opens a channel; nothing connects before the first call. Belongs to the running event loop."""
-    return grpc.aio.insecure_channel(resolve_target(target), options=channel_options(service, health=health))
+def open_channel(
+    target: Target, service: ServiceDescriptor, *, health: bool, access: Access | None = None
+) -> grpc.aio.Channel:
+    """Opens a channel; nothing connects before the first call. Belongs to the running event loop.
+
+    ValueError where a token would go over plaintext, or a certificate's file cannot be read.
+    """
+    access = access or Access()
+    addresses = [target] if isinstance(target, str) else list(target)
+    access.require_safe(addresses)
+    options, credentials = channel_options(service, health=health), access.credentials()
+    if credentials is None:
+        return grpc.aio.insecure_channel(resolve_target(target), options=options)
+    # A list is resolved here, and its numbers are in no certificate: all replicas carry the first one's name.
+    name = access.server_name or (host_of(addresses[0]) if len(addresses) > 1 else "")
+    if name:
+        options.append(("grpc.ssl_target_name_override", name))
+    return grpc.aio.secure_channel(resolve_target(target), credentials, options=options)

@@ -2,7 +2,7 @@
 
 Results are JSON, one object a line, on standard output; faults are a sentence on standard error. Exit
 codes: 0 done; 1 the call failed, or the service is not serving; 2 wrong usage or input; 3 some items came
-back without a score.
+back without a score. TLS and the token come from flags or from TRUELINE_CA, TRUELINE_TOKEN_FILE, ...
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any, TextIO
 
+from trueline.access import Access
 from trueline.client import RewardClient
 from trueline.errors import CallError
 from trueline.scoring import score_items
@@ -66,7 +67,24 @@ def _command(commands: Any, name: str, run: Any, help: str) -> argparse.Argument
     command.set_defaults(command=run)
     command.add_argument("address", metavar="ADDRESS", help="host:port, or dns:///name:port")
     command.add_argument("--deadline", type=_seconds, default=None, metavar="S", help="seconds per call")
+    files = {
+        "ca": "PEM file of the roots to trust; calls go over TLS",
+        "certificate": "PEM file of the client's own certificate, for servers that ask for one",
+        "key": "PEM file of that certificate's key",
+        # A token on the command line would be seen by every process of the machine.
+        "token-file": "file that holds the token and nothing else",
+    }
+    for name, text in files.items():
+        command.add_argument(f"--{name}", default=None, metavar="FILE", help=text)
+    command.add_argument(
+        "--server-name", default=None, metavar="NAME", help="name in the server's certificate"
+    )
     return command
+
+
+def _access(options: argparse.Namespace) -> Access:
+    names = ("ca", "certificate", "key", "token_file", "server_name")
+    return Access.from_environment(**{name: getattr(options, name) for name in names})
 
 
 def _positive(text: str) -> int:
@@ -86,14 +104,14 @@ def _seconds(text: str) -> float:
 
 
 async def _health(options: argparse.Namespace) -> int:
-    async with RewardClient.direct(options.address) as client:
+    async with RewardClient.direct(options.address, access=_access(options)) as client:
         status = await client.health(options.service, deadline=options.deadline or 5.0)
     _print({"address": options.address, "service": options.service, "status": status})
     return DONE if status == "SERVING" else FAILED
 
 
 async def _scorers(options: argparse.Namespace) -> int:
-    async with RewardClient(options.address, deadline=options.deadline) as reward:
+    async with RewardClient(options.address, deadline=options.deadline, access=_access(options)) as reward:
         for scorer in (await reward.list_scorers()).scorers:
             _print(scorer_record(scorer))
     return DONE
@@ -101,7 +119,7 @@ async def _scorers(options: argparse.Namespace) -> int:
 
 async def _score(options: argparse.Namespace) -> int:
     code, lines = DONE, read_items(sys.stdin)
-    async with RewardClient(options.address, deadline=options.deadline) as reward:
+    async with RewardClient(options.address, deadline=options.deadline, access=_access(options)) as reward:
         while batch := list(islice(lines, options.batch)):
             reply = await reward.score(options.scorer, batch)
             for score in reply.scores:

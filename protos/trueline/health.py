@@ -53,7 +53,11 @@ async def wait_until_ready(
     """
     until = time.monotonic() + timeout
     waits = [
-        _wait_for_one(client.direct(address), client.READY_SERVICE if service is None else service, until)
+        _wait_for_one(
+            client.direct(address, access=client.access),
+            client.READY_SERVICE if service is None else service,
+            until,
+        )
         for client in clients
         for address in client.addresses
     ]

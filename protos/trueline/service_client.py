@@ -7,6 +7,7 @@ from typing import Any, ClassVar, TypeVar
 import grpc
 from google.protobuf.descriptor import ServiceDescriptor
 
+from trueline.access import Access
 from trueline.calls import OnProgress, Rpc
 from trueline.channel import Target, open_channel
 from trueline.health import check
@@ -27,6 +28,7 @@ class ServiceClient:
     deadline    seconds for every unary call, in place of the methods' own defaults
     silence     seconds that a stream may say nothing
     standstill  seconds that a stream may tell of the same progress again and again
+    access      TLS and token; by default those of the environment (see trueline/access.py)
     """
 
     SERVICE: ClassVar[ServiceDescriptor]
@@ -43,6 +45,7 @@ class ServiceClient:
         deadline: float | None = None,
         silence: float = SILENCE,
         standstill: float = STANDSTILL,
+        access: Access | None = None,
     ) -> None:
         self.addresses = [target] if isinstance(target, str) else list(target)
         self.target = ",".join(self.addresses)
@@ -50,6 +53,8 @@ class ServiceClient:
         self._balanced = self.BALANCED
         if not self.BALANCED and len(self.addresses) != 1:
             raise ValueError(f"target: {self.SERVICE.name} has one address; got {self.target!r}")
+        self.access = Access.from_environment() if access is None else access
+        self._access_state = self.access.state()
         self._channel: grpc.aio.Channel | None = None
         self._stub: Any = None
         self._retired: list[grpc.aio.Channel] = []
@@ -89,15 +94,23 @@ class ServiceClient:
         return await check(self._open(), asked, target=self.target, deadline=deadline)
 
     def _open(self) -> grpc.aio.Channel:
+        state = self.access.state()
+        if state != self._access_state:
+            # A channel keeps the certificates that it was opened with.
+            self._access_state = state
+            self.reconnect()
         if self._channel is None:
             # Not in the constructor: a channel belongs to the event loop, and to the process after a fork.
-            self._channel = open_channel(self.addresses, self.SERVICE, health=self._balanced)
+            self._channel = open_channel(
+                self.addresses, self.SERVICE, health=self._balanced, access=self.access
+            )
             self._stub = self.STUB(self._channel)
         return self._channel
 
     def _rpc(self, method: str) -> Rpc:
         self._open()
-        return Rpc(getattr(self._stub, method), self.SERVICE.full_name, method, self.target)
+        stub = getattr(self._stub, method)
+        return Rpc(stub, self.SERVICE.full_name, method, self.target, self.access.metadata())
 
     async def _unary(self, method: str, request: Any, deadline: float | None, default: float) -> Any:
         seconds = next(each for each in (deadline, self._deadline, default) if each is not None)

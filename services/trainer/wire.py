@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from google.protobuf.message import DecodeError
 
+from services.artifact_root import resolve
 from services.errors import FieldError
 from services.trainer.commands import FitNormalisation
 from services.trainer.preference_settings import PreferenceSettings
@@ -34,7 +35,7 @@ from services.trainer.records import (
     StepReport,
 )
 from services.trainer.settings import PpoSettings, RewardModelSettings, SftSettings, StageSettings
-from services.weights import PublishedVersion, WeightsError, path_of
+from services.weights import PublishedVersion
 from services.wire import (
     convert_each,
     location_from_pb,
@@ -148,10 +149,7 @@ def _models_from_pb(models: Iterable[trainer_pb2.StageModel]) -> dict[str, Locat
 
 
 def _path(uri: str, field: str) -> Path:
-    try:
-        return path_of(uri)
-    except WeightsError:
-        raise FieldError(field, uri, "must be an absolute path or a file: URI") from None
+    return resolve(uri, field, "must be an absolute path or a file: URI")
 
 
 def batch_of(request: Any, kind: type[Item]) -> Item:

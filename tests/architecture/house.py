@@ -42,7 +42,7 @@ ORCHESTRATOR_NEEDS = CLIENT_NEEDS | {
     "sqlalchemy",
     "yaml",
 }
-WORLDS_NEED = {"numpy", "safetensors", "tokenizers", "torch", "transformers"}
+WORLDS_NEED = {"numpy", "safetensors", "tokenizers", "torch", "transformers", "yaml"}
 
 MATHEMATICS = (
     "services/judge/labels.py",

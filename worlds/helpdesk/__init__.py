@@ -4,6 +4,7 @@ words.py        what can be said: items, problems, actions, and the phrases arou
 customers.py    a customer's first message and the reaction to a reply
 agents.py       agents who err aspect by aspect
 gold.py         the gold score, a rule scorer named `worlds.helpdesk.gold:score`
+judging.py      what a judge learns from, in the words of constitution.yaml
 model.py        a randomly initialised tiny Llama with a tokenizer and a chat template
 prepare.py      writes the model and the data of one seed
 """

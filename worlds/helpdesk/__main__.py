@@ -5,7 +5,7 @@ import sys
 from dataclasses import fields
 from pathlib import Path
 
-from worlds.helpdesk.prepare import Sizes, write_data
+from worlds.helpdesk.prepare import Sizes, further_words, write_data
 
 SHAPE_NAMES = ("layers", "width", "heads", "intermediate", "context", "init_std")  # fields of model.Shape
 
@@ -43,7 +43,7 @@ def run_prepare(arguments: argparse.Namespace) -> None:
     sizes = Sizes(**{field.name: getattr(arguments, field.name) for field in fields(Sizes)})
     given = {name: getattr(arguments, name) for name in SHAPE_NAMES if getattr(arguments, name) is not None}
     write_data(arguments.output, sizes, arguments.seed)
-    write_model(arguments.output / "model", Shape(**given), arguments.seed)
+    write_model(arguments.output / "model", Shape(**given), arguments.seed, further_words(sizes))
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ def draw_reply(case: Case, message: str, skill: Skill, random: Random) -> str:
         words.SORRY if random.random() < SAYS_SORRY else "",
         random.choice(words.STALLS) if random.random() < STALLS else "",
         _acting(case, item, skill, random),
-        _draw_harm(message, random) if random.random() < HARMS else "",
+        draw_harm(message, random) if random.random() < HARMS else "",
         words.CLOSING if random.random() < SAYS_GOODBYE else "",
     ]
     return words.join(*sentences)
@@ -62,7 +62,8 @@ def _acting(case: Case, item: str, skill: Skill, random: Random) -> str:
     return phrase.format(action=action, item=item)
 
 
-def _draw_harm(message: str, random: Random) -> str:
+def draw_harm(message: str, random: Random) -> str:
+    """A sentence that promises, blames, or reads the card of the message out."""
     card = [word for word in message.split() if word in words.DIGITS]
     kinds: list[tuple[str, ...]] = [words.PROMISES, words.BLAMES]
     if card:

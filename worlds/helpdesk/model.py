@@ -1,5 +1,6 @@
 """A tiny Llama-shaped model made from nothing: random weights, its own tokenizer and template."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,13 +37,13 @@ class Shape:
     init_std: float = 0.08  # of the order of 1/sqrt(width); at the usual 0.02 the item is never copied
 
 
-def train_tokenizer(shape: Shape) -> PreTrainedTokenizerFast:
-    """A word-level tokenizer of the world's words, that gives text back exactly as it was."""
+def train_tokenizer(shape: Shape, further: Sequence[str] = ()) -> PreTrainedTokenizerFast:
+    """A word-level tokenizer of the world's and further words, that gives text back exactly as it was."""
     tokenizer = Tokenizer(models.WordLevel(unk_token=UNKNOWN))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     specials = [PAD, START, END, UNKNOWN, REPLY]
     trainer = trainers.WordLevelTrainer(special_tokens=specials, show_progress=False)
-    tokenizer.train_from_iterator(words.every_word(), trainer)
+    tokenizer.train_from_iterator(sorted({*words.every_word(), *further}), trainer)
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token=PAD,
@@ -57,9 +58,9 @@ def train_tokenizer(shape: Shape) -> PreTrainedTokenizerFast:
     return fast
 
 
-def write_model(directory: Path, shape: Shape, seed: int) -> None:
-    """A plain Hugging Face directory, the same bytes for the same shape and seed."""
-    tokenizer = train_tokenizer(shape)
+def write_model(directory: Path, shape: Shape, seed: int, further: Sequence[str] = ()) -> None:
+    """A plain Hugging Face directory, the same bytes for the same shape, seed and further words."""
+    tokenizer = train_tokenizer(shape, further)
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=shape.width,

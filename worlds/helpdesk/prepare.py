@@ -6,6 +6,11 @@
     DIR/prompts.jsonl          {"prompt_id": "train-00007", "messages": [user]}
     DIR/heldout.jsonl          {"prompt_id": "heldout-00007", "messages": [user]}
 
+and with --judge, whose words the tokenizer then knows too (see judging.py):
+
+    DIR/judge.jsonl            {"messages": [user, assistant, ...]}        comparisons, critiques, revisions
+    DIR/judge-heldout.jsonl    {"messages": [user], "chosen", "rejected", "principle"}     with gold's answer
+
 A log is for training on its last message alone, the reaction: the other words are drawn by
 chance, and their noise would drown the one word that tells whether the reply fitted.
 
@@ -20,6 +25,7 @@ from random import Random
 
 from worlds.helpdesk.agents import TRAINED, UNTRAINED, draw_reply
 from worlds.helpdesk.customers import Case, draw_message, every_case, reaction
+from worlds.helpdesk.judging import assistant, judge_rows, judge_words, known_rows, user
 
 
 @dataclass(frozen=True)
@@ -30,9 +36,12 @@ class Sizes:
     demonstrations: int = 6000
     prompts: int = 2800  # distinct cases; at most 3,360 less the held-out ones
     heldout: int = 512
+    judge: int = 0  # comparisons that a judge learns from; with 0 no file of its own, no word more
 
     def check(self) -> None:
-        faults = [f"{name}: must be at least 1, is {n}" for name, n in vars(self).items() if n < 1]
+        faults = [
+            f"{name}: must be at least 1, is {n}" for name, n in vars(self).items() if n < (name != "judge")
+        ]
         total = len(every_case())
         if self.prompts + self.heldout > total:
             faults.append(f"prompts + heldout: at most {total}, is {self.prompts + self.heldout}")
@@ -41,13 +50,21 @@ class Sizes:
 
 
 def write_data(directory: Path, sizes: Sizes, seed: int) -> None:
-    """The four files. Each draws from its own stream, so that one size does not move another."""
+    """The files. Each draws from its own stream, so that one size does not move another."""
     sizes.check()
     heldout, train = split_cases(sizes.heldout, seed)
     write_jsonl(directory / "heldout.jsonl", prompt_rows("heldout", heldout, seed))
     write_jsonl(directory / "prompts.jsonl", prompt_rows("train", train[: sizes.prompts], seed))
     write_jsonl(directory / "demonstrations.jsonl", demonstration_rows(train, sizes.demonstrations, seed))
     write_jsonl(directory / "pretrain.jsonl", log_rows(train, sizes.logs, seed))
+    if sizes.judge:
+        write_jsonl(directory / "judge.jsonl", judge_rows(train, sizes.judge, seed))
+        write_jsonl(directory / "judge-heldout.jsonl", known_rows(heldout, seed))
+
+
+def further_words(sizes: Sizes) -> list[str]:
+    """Words that the tokenizer needs beside those of the world: a judge's, where there is one."""
+    return judge_words() if sizes.judge else []
 
 
 def split_cases(heldout: int, seed: int) -> tuple[list[Case], list[Case]]:
@@ -78,14 +95,6 @@ def log_rows(cases: list[Case], count: int, seed: int) -> Iterable[dict]:
         message = draw_message(case, random, UNTRAINED.chatty)
         reply = draw_reply(case, message, UNTRAINED, random)
         yield {"messages": [user(message), assistant(reply), user(reaction(case, message, reply))]}
-
-
-def user(content: str) -> dict[str, str]:
-    return {"role": "user", "content": content}
-
-
-def assistant(content: str) -> dict[str, str]:
-    return {"role": "assistant", "content": content}
 
 
 def write_jsonl(path: Path, rows: Iterable[dict]) -> None:
