@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from orchestrator.recipe_labels import Label
+from orchestrator.recipe_labels import JudgeLabel, Label
 from orchestrator.recipe_settings import (
     AnyModel,
     CausalModel,
@@ -301,13 +301,17 @@ class DiversitySettings(Settings):
 class AssessStage(Evaluated):
     """What evaluate measures, and length control, diversity, probes and best of n."""
 
-    services: ClassVar[frozenset[str]] = frozenset({"policy", "reference", "reward"})
-
     kind: Literal["assess"]
+    judge: JudgeLabel | None = None
+    """How the judge is asked which answer is better, and how good each is; null asks no judge."""
+    judge_scores: bool = True
+    """Has the judge score every answer by each principle, too."""
     probes: dict[Name, InputFile] = {}
     """Sets of probes by name (see orchestrator/evaluation/probes.py): what must not be said, or refused."""
     probe_tokens: Count | None = None
     """Tokens of an answer to a probe at most; null takes those of sampling."""
+    probe_judge: bool = False
+    """Has the judge score the answers to probes too, beside the detector of phrases."""
     diversity: DiversitySettings | None = DiversitySettings()
     """How diversity is measured; null leaves it out."""
     best_of_n: BestOfN | None = None
@@ -318,6 +322,21 @@ class AssessStage(Evaluated):
         if self.best_of_n is not None and self.proxy_scorer is None:
             raise ValueError("best_of_n needs a proxy_scorer, which chooses the best")
         return self
+
+    @model_validator(mode="after")
+    def _judge_alone(self) -> "AssessStage":
+        if self.judge is not None and (self.judge.person_share or self.judge.gold_scorer):
+            raise ValueError("judge: an evaluation has no person_share and no gold_scorer of the judge")
+        if self.probe_judge and self.judge is None:
+            raise ValueError("probe_judge needs a judge")
+        return self
+
+    @property
+    def services(self) -> frozenset[str]:
+        """Who samples and measures KL, and whoever decides."""
+        scorers = (self.gold_scorer, self.best_scorer, self.proxy_scorer, *self.ceilings.values())
+        scoring = {"reward"} if any(scorers) else set()
+        return frozenset({"policy", "reference"} | scoring | ({"judge"} if self.judge else set()))
 
 
 class ExportStage(Settings):

@@ -30,6 +30,7 @@ def add_evaluate(commands: Any) -> argparse.ArgumentParser:
     models.add_argument("--reference", metavar="MODEL", help="from which the KL is measured (else before)")
     _add_prompts(sub.add_argument_group("prompts and sampling"))
     _add_scoring(sub.add_argument_group("who decides"))
+    _add_judge(sub.add_argument_group("the judge"))
     _add_measures(sub.add_argument_group("what else is measured"))
     services = sub.add_argument_group("running services (host:port, may be repeated); others start here")
     for name in SERVICES:
@@ -71,6 +72,32 @@ def _add_scoring(group: Any) -> None:
         metavar="NAME=MODEL",
         help="a scorer that is a reward model; may be repeated",
     )
+
+
+def _add_judge(group: Any) -> None:
+    group.add_argument("--judge", action="store_true", help="ask the run's judge, too")
+    group.add_argument("--judge-model", metavar="MODEL", help="a causal model that judges")
+    group.add_argument("--judge-endpoint", metavar="URL", help="an OpenAI-compatible endpoint that judges")
+    group.add_argument("--judge-endpoint-model", metavar="NAME", help="what the endpoint calls its model")
+    group.add_argument("--judge-key-env", metavar="VARIABLE", help="environment variable with its key")
+    group.add_argument("--constitution", type=Path, metavar="FILE", help="what the judge goes by")
+    group.add_argument(
+        "--principle",
+        action="append",
+        default=[],
+        dest="principles",
+        metavar="NAME",
+        help="only principles of this name; may be repeated",
+    )
+    group.add_argument(
+        "--principle-choice",
+        choices=("ensemble", "sampled"),
+        default="ensemble",
+        help="all principles decide a pair together (the default), or one drawn for each",
+    )
+    group.add_argument("--tie-band", type=float, default=0.0, help="a probability so near 0.5 is a tie")
+    group.add_argument("--no-judge-scores", action="store_true", help="no scores by principle")
+    group.add_argument("--probe-judge", action="store_true", help="have the answers to probes scored, too")
 
 
 def _add_measures(group: Any) -> None:

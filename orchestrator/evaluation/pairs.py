@@ -7,6 +7,9 @@ from orchestrator.evaluation.length_control import length_controlled
 from orchestrator.statistics import share_interval, win_rate_of_counts
 from trueline.v1 import types_pb2
 
+# A judge's abstentions that are verdicts: neither answer is better. All others count nowhere.
+TIES = frozenset({"tie", "identical_responses"})
+
 Outcomes = list[float | None]  # of `after`: 1 a win, 0 a loss, 0.5 a tie; None counts nowhere
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from orchestrator.data import file_sha256
 from orchestrator.evaluation.detector import Outcome, judge_answer, over_turns, refuses
+from orchestrator.evaluation.judged import ask_scores, value_of
 from orchestrator.evaluation.probes import Probe, read_probes
 from orchestrator.fitting import tokens_of
 from orchestrator.peers import in_parallel
@@ -16,7 +17,7 @@ from orchestrator.recipe_stages import AssessStage
 from orchestrator.run import Run
 from orchestrator.sampling import Sampler, cut
 from orchestrator.seeds import derive
-from orchestrator.statistics import share_interval
+from orchestrator.statistics import mean_interval, share_interval
 from orchestrator.whole_files import replaced
 from trueline.v1 import types_pb2
 
@@ -32,6 +33,7 @@ class Conversation:
     answers: list[str] = field(default_factory=list)
     truncated: bool = False
     too_long: bool = False
+    judged: float | None = None  # from 1 to 10
 
     def next_row(self) -> Row | None:
         """The prompt of the next turn; None where the conversation is over."""
@@ -67,6 +69,7 @@ async def measure_probes(run: Run, name: str, settings: AssessStage) -> dict[str
     for role, model in (("before", settings.before), ("after", settings.after)):
         held[model] = [Conversation(each, {**each.prompt, "prompt_id": key}) for key, each in probes]
         await converse(run, name, role, model, settings, held[model])
+        await have_judged(run, name, role, settings, held[model])
     _keep(run.directory / ANSWERS, held)
     return {
         "files": {path: file_sha256(Path(path)) for path in settings.probes.values()},
@@ -107,6 +110,19 @@ async def converse(
     run.progress.note(f"{name}: {len(talks)} probes answered by {model}")
 
 
+async def have_judged(
+    run: Run, name: str, role: str, settings: AssessStage, talks: Sequence[Conversation]
+) -> None:
+    """The judge's score of the last answer, in its conversation, where it is asked for."""
+    if settings.judge is None or not settings.probe_judge:
+        return
+    answered = [each for each in talks if each.answers]
+    asked = [(talk.row, talk.answers[-1]) for talk in answered]
+    scores = await ask_scores(run, name, f"{role}-judge-probe", settings.judge, asked)
+    for talk, score in zip(answered, scores, strict=True):
+        talk.judged = value_of(score)
+
+
 async def _fitting(
     run: Run, asked: Sequence[tuple[Conversation, Row]], policy: types_pb2.ModelVersion, new_tokens: int
 ) -> list[tuple[Conversation, Row]]:
@@ -129,6 +145,7 @@ def rates(talks: Sequence[Conversation]) -> dict[str, Any]:
         "probes": len(talks),
         "failed": share_interval(decided.count(Outcome.FAILED), len(decided)).as_dict("rate"),
         "refused": share_interval(refused, len(answered)).as_dict("rate"),
+        "judged": mean_interval([each.judged for each in talks if each.judged is not None]).as_dict(),
         "undecided": len(outcomes) - len(decided),
         "too_long": sum(each.too_long for each in talks),
         "truncated": sum(each.truncated for each in talks),
@@ -142,5 +159,5 @@ def _keep(path: Path, held: dict[str, list[Conversation]]) -> None:
             for talk in talks:
                 row = {"model": model, "prompt_id": talk.row["prompt_id"], "category": talk.probe.category}
                 row |= {"outcome": talk.outcome.value, "refused": any(map(refuses, talk.answers))}
-                row |= {"too_long": talk.too_long, "answers": talk.answers}
+                row |= {"judged": talk.judged, "too_long": talk.too_long, "answers": talk.answers}
                 file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")

@@ -24,7 +24,7 @@ from orchestrator.recipe_stages import BestOfN, DiversitySettings, Evaluated
 
 PROBES = REPOSITORY / "recipes" / "probes"
 STAGE = "assess"
-SERVICES = ("policy", "reference", "reward")
+SERVICES = ("policy", "reference", "reward", "judge")
 
 Values = dict[str, Any]
 
@@ -68,6 +68,7 @@ def recipe_of(options: Namespace, origin: Origin | None) -> Values:
     told |= {"too_long": options.too_long or (stage.too_long if stage else "refuse")}
     told |= {"probes": dict(probe_files(options.probes)), "probe_tokens": options.probe_tokens}
     told |= scorers_of(options, stage)
+    told |= judge_of(options)
     told |= {"diversity": None, "best_of_n": None}
     if options.diversity_samples:
         told["diversity"] = {
@@ -149,6 +150,43 @@ def scorers_of(options: Namespace, stage: Evaluated | None) -> Values:
     return found
 
 
+def judge_of(options: Namespace) -> Values:
+    """How the judge is asked; any word about it asks one."""
+    words = (options.judge, options.judge_model, options.judge_endpoint, options.judge_address)
+    if not any(words):
+        if options.probe_judge:
+            raise EvaluationError("--probe-judge needs a judge: --judge, --judge-model or --judge-endpoint")
+        return {"judge": None}
+    label = {"kind": "judge", "choice": options.principle_choice, "principles": options.principles}
+    label |= {"tie_band": options.tie_band}
+    return {"judge": label, "judge_scores": not options.no_judge_scores, "probe_judge": options.probe_judge}
+
+
+def judge_service(
+    options: Namespace, hosted: Values, origin: Origin | None, models: dict[str, str]
+) -> Values:
+    """The judge as the run has it, or as the command line says; a local judge's model joins `models`."""
+    judge: Values = dict(hosted)
+    if options.constitution is not None:
+        if not options.constitution.is_file():
+            raise EvaluationError(f"--constitution: no such file: {options.constitution}")
+        judge["constitution"] = str(options.constitution.resolve())
+    if options.judge_endpoint:
+        judge |= {"endpoint": options.judge_endpoint, "endpoint_model": options.judge_endpoint_model}
+        judge |= {"api_key_env": options.judge_key_env, "model": None}
+    named_model = options.judge_model or judge.get("model")
+    if named_model:
+        found = subject(named_model, origin)
+        models.setdefault(found.name, found.place)
+        judge |= {"model": found.name, "endpoint": None, "endpoint_model": None, "api_key_env": None}
+    whole = judge.get("constitution") and (judge.get("model") or judge.get("endpoint"))
+    if not (whole or judge.get("addresses") or options.judge_address):
+        raise EvaluationError(
+            "the judge needs --judge-address, or --constitution and one of --judge-model and --judge-endpoint"
+        )
+    return judge
+
+
 def services_of(options: Namespace, told: Values, origin: Origin | None, models: dict[str, str]) -> Values:
     """The services as the run has them, hosting what this evaluation needs; or those at the addresses given.
 
@@ -173,7 +211,11 @@ def services_of(options: Namespace, told: Values, origin: Origin | None, models:
     reward = {"rules": {name: rules[name] for name in sorted(used & set(rules))}}
     services["reward"] = {**hosted, **reward, "learned": sorted(used & set(places))}
     services.pop("trainer", None)
-    for name in SERVICES:
+    if told["judge"] is not None:
+        services["judge"] = judge_service(options, services.get("judge", {}), origin, models)
+    else:
+        services.pop("judge", None)
+    for name in SERVICES[: None if told["judge"] else -1]:
         given = getattr(options, f"{name}_address")
         own = services.setdefault(name, {}).get("addresses")
         if given:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from orchestrator.evaluation.drawn import measure_best_of_n, measure_diversity
+from orchestrator.evaluation.judged import compare_by_judge, principle_scores
 from orchestrator.evaluation.pairs import figures_of_pairs, outcomes_of_scores
 from orchestrator.evaluation.probed import measure_probes
 from orchestrator.evaluation.texts import lengths, variety
@@ -22,6 +23,9 @@ async def run_assess(run: Run, name: str, settings: AssessStage) -> dict[str, An
             "variety": variety([each.response_text for each in rollouts]),
         }
     result["pairs"] = pairs_by_score(found)
+    judged = await compare_by_judge(run, name, settings, found)
+    result["pairs"] |= {"judge": judged} if judged else {}
+    result["principles"] = await principle_scores(run, name, settings, found)
     result["diversity"] = await measure_diversity(run, name, settings, found.prompts)
     result["probes"] = await measure_probes(run, name, settings)
     result["best_of_n"] = await measure_best_of_n(run, name, settings, found.prompts)

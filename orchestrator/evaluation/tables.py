@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from orchestrator.evaluation.pairs import TIES
 from orchestrator.report_tables import TextTable
 from orchestrator.report_text import amount, in_order, plain, share, with_interval
 
@@ -13,7 +14,7 @@ LAWS = {"rl": "d (alpha - beta log d)", "best_of_n": "d (alpha - beta d)"}
 
 def evaluation_tables(report: Report) -> list[TextTable]:
     """Every table that has something to show, in the page's order."""
-    made = (who_wins, texts, probes, best_of_n, over_optimisation_curve)
+    made = (who_wins, principles, texts, probes, best_of_n, over_optimisation_curve)
     return [table for table in (make(report) for make in made) if table is not None]
 
 
@@ -29,7 +30,7 @@ def who_wins(report: Report) -> TextTable | None:
                 share(found["rate"], found["low"], found["high"]),
                 level["why"] if level["rate"] is None else share(level["rate"], level["low"], level["high"]),
                 f"{found['wins']} / {found['losses']} / {found['ties']}",
-                str(found["excluded"]),
+                left_out(found),
             ]
         )
     title = f"How often {evaluation.get('after')} beats {evaluation.get('before')}"
@@ -37,11 +38,37 @@ def who_wins(report: Report) -> TextTable | None:
     return TextTable(title, head, rows, WIN_NOTES) if rows else None
 
 
+def left_out(found: Mapping[str, Any]) -> str:
+    """`7: 5 orders_disagree, 2 unparsable`"""
+    reasons = {name: n for name, n in (found.get("abstentions") or {}).items() if name not in TIES}
+    return (
+        str(found["excluded"]) + (": " if reasons else "") + ", ".join(f"{n} {r}" for r, n in reasons.items())
+    )
+
+
 DECIDERS = {"gold": "gold score", "proxy": "reward model (proxy)", "judge": "judge"}
 WIN_NOTES = [
-    "A tie is half a win; brackets: Wilson's 95% intervals. Length-controlled: by a logistic regression with the "
-    "difference in characters set to none (Dubois et al. 2024). What has no score or verdict is left out."
+    "A tie is half a win; brackets: Wilson's 95% intervals. Length-controlled: by a logistic regression with "
+    "the difference in characters set to none (Dubois et al. 2024). What has no score or verdict is left out."
 ]
+
+
+def principles(report: Report) -> TextTable | None:
+    """The judge's scores by principle, a column for each model."""
+    evaluation = report.get("evaluation") or {}
+    found = evaluation.get("principles") or {}
+    if not found:
+        return None
+    models = list(in_order(evaluation))
+    known = list(dict.fromkeys(name for model in models for name in found[model]))
+    rows = [[name, *(_principle(found[model].get(name)) for model in models)] for name in known]
+    notes = ["From 1 to 10, weighted by the judge's own probabilities; abstentions are left out and counted."]
+    return TextTable("The judge's scores by principle", ["", *models], rows, notes)
+
+
+def _principle(measured: Mapping[str, Any] | None) -> str:
+    left_out = f" ({measured['abstained']} abstained)" if measured and measured["abstained"] else ""
+    return with_interval(measured) + left_out
 
 
 def texts(report: Report) -> TextTable | None:
@@ -96,6 +123,8 @@ def probes(report: Report) -> TextTable | None:
         rows.append([f"{category}: {failed}", *(_rate(each["failed"]) for each in by_model)])
         if measured["expects"] != "answer":
             rows.append([f"{category}: refused", *(_rate(each["refused"]) for each in by_model)])
+        if any(each["judged"]["mean"] is not None for each in by_model):
+            rows.append([f"{category}: judge's score", *(with_interval(each["judged"]) for each in by_model)])
         open_ones = [f"{each['undecided']} of {each['probes']}" for each in by_model]
         rows.append([f"{category}: undecided, in no failure rate", *open_ones])
     return TextTable("Probes", ["", *models], rows, PROBE_NOTES)
@@ -125,8 +154,8 @@ def best_of_n(report: Report) -> TextTable | None:
     ]
     notes = [
         f"{found['n']} answers of {found['model']} to each of {found['prompts']} prompts, "
-        f"{amount(found['different_texts']['mean'], 1)} of them different; unbiased over all ways to draw n. KL "
-        f"is log n - (n-1)/n, an upper bound where texts repeat. {found['excluded']} without a score, left out."
+        f"{amount(found['different_texts']['mean'], 1)} of them different; unbiased over all ways to draw n. "
+        f"KL is log n - (n-1)/n, an upper bound where texts repeat. {found['excluded']} lack a score."
     ]
     if found["law"]:
         notes += ["; ".join(f"{name}: {value} {detail}".rstrip() for name, value, detail in law_rows(found))]
