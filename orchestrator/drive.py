@@ -26,9 +26,10 @@ from orchestrator.leash import CANNOT_RUN
 from orchestrator.ledger import Ledger, LedgerError, open_engine
 from orchestrator.ledger_place import holds_run, keep_ledger_url, kept_ledger_url, new_ledger_url
 from orchestrator.mending import DEADLINES, Mending, Stopped, own_trouble
-from orchestrator.peers import Peers
+from orchestrator.peers import CLIENTS, Peers
 from orchestrator.progress import Progress
 from orchestrator.recipe import Recipe, load_recipe
+from orchestrator.replicas import find_replicas
 from orchestrator.retention import Retainer
 from orchestrator.rounds import run_ppo
 from orchestrator.run import Run, RunError, Stopwatch
@@ -158,11 +159,12 @@ async def drive_stages(
         LocalServices(
             recipe.services, directory, only=recipe.needed_services, supervision=limits, tell=tell
         ) as local,
-        Peers(local.addresses, limits, tell, access_of(recipe.services)) as peers,
+        find_replicas(local.addresses, limits.patience_seconds, tell, stopping) as where,
+        Peers(where, limits, tell, access_of(recipe.services)) as peers,
     ):
 
         def stuck(service: str, deadlines: int, began: float) -> None:
-            if service in peers.addresses:
+            if service in CLIENTS:
                 peers.reconnect(service)
             if deadlines % DEADLINES == 0:
                 local.kill_stuck(service, began, f"killed: {DEADLINES} calls missed their deadlines")

@@ -216,9 +216,17 @@ class ServiceSettings(Settings):
     """One kind of service: started by the orchestrator, or running elsewhere."""
 
     addresses: list[Annotated[str, Field(pattern=r"^\S+:\d+$")]] = []
-    """Addresses (host:port) of running services; empty starts them on this machine."""
+    """Addresses (host:port) of running services; empty starts them on this machine. kubernetes:///NAME:PORT
+    stands for every pod of a Service of this namespace, followed as they come and go."""
     threads: Count = 1
     """Threads of model work in each process."""
+
+    @field_validator("addresses")
+    @classmethod
+    def _one_service(cls, value: list[str]) -> list[str]:
+        if len(value) > 1 and any(each.startswith("kubernetes:///") for each in value):
+            raise ValueError("kubernetes:///NAME:PORT stands for all replicas, so it is the only address")
+        return value
 
 
 class ReplicatedSettings(ServiceSettings):
@@ -237,6 +245,53 @@ class TrainerSettings(ServiceSettings):
     """Computes activations again in the backward pass: less memory, more time, equal results."""
 
 
+# Which numbers each way of combining scorers takes.
+COMBINING_NUMBERS = {
+    "mean_minus_variance": ("variance_weight",),
+    "weights": ("weights",),
+    "log_sigmoid": ("references",),
+    "gate": ("threshold", "otherwise"),
+}
+
+
+class CombinedSettings(Settings):
+    """One scorer made of others: an ensemble, or objectives. Parts' normalised scores are combined."""
+
+    combine: Literal["mean", "min", "mean_minus_variance", "weights", "log_sigmoid", "gate"]
+    """mean, min and mean_minus_variance of an ensemble's members; a weighted sum; the sum of
+    log sigmoid(score - reference), by which all must hold; or the first part where the second opens it."""
+    parts: Annotated[list[Name], Field(min_length=2)]
+    """The scorers that it is made of: learned ones, rules, or combined ones that stand before it."""
+    variance_weight: NotNegative | None = None
+    """mean_minus_variance: the weight of the members' population variance (Coste et al.: 0.1 for PPO)."""
+    weights: list[float] | None = None
+    """weights: one for each part."""
+    references: list[float] | None = None
+    """log_sigmoid: the score of each part from which on more of it counts little."""
+    threshold: float | None = None
+    """gate: the second part's score from which on the first one counts."""
+    otherwise: float | None = None
+    """gate: the score where the second part's is lower."""
+
+    @model_validator(mode="after")
+    def _numbers_belong(self) -> "CombinedSettings":
+        wanted = COMBINING_NUMBERS.get(self.combine, ())
+        for name in sorted({name for names in COMBINING_NUMBERS.values() for name in names}):
+            if (getattr(self, name) is not None) != (name in wanted):
+                raise ValueError(
+                    f"{name} {'is required by' if name in wanted else 'is not for'} {self.combine}"
+                )
+        for name in ("weights", "references"):
+            numbers = getattr(self, name)
+            if numbers is not None and len(numbers) != len(self.parts):
+                raise ValueError(f"{name} must hold {len(self.parts)} numbers, one for each part")
+        if self.combine == "gate" and len(self.parts) != 2:
+            raise ValueError("gate takes two parts: the score, and the scorer that opens it")
+        if len(set(self.parts)) < len(self.parts):
+            raise ValueError("every part may be named once")
+        return self
+
+
 class RewardSettings(ReplicatedSettings):
     """The reward service and the scorers it hosts."""
 
@@ -244,10 +299,22 @@ class RewardSettings(ReplicatedSettings):
     """Scorers that are models: each is the name of a reward model that the recipe names or makes."""
     rules: dict[Name, Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]] = {}
     """Scorers that are functions of prompt and response, as "module:function"."""
+    combined: dict[Name, CombinedSettings] = {}
+    """Scorers made of others: ensembles of reward models, or several objectives at once."""
+
+    @model_validator(mode="after")
+    def _parts_stand_before(self) -> "RewardSettings":
+        known = {*self.learned, *self.rules}
+        for name, combined in self.combined.items():
+            missing = [part for part in combined.parts if part not in known]
+            if missing:
+                raise ValueError(f"combined.{name}: no scorer {missing[0]!r} before it")
+            known.add(name)
+        return self
 
     @model_validator(mode="after")
     def _each_name_once(self) -> "RewardSettings":
-        names = [*self.learned, *self.rules]
+        names = [*self.learned, *self.rules, *self.combined]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"scorer names must differ, given twice: {', '.join(twice)}")
@@ -308,6 +375,8 @@ class Services(Settings):
     def _one_trainer(cls, value: ServiceSettings) -> ServiceSettings:
         if len(value.addresses) > 1:
             raise ValueError(f"takes one address, is given {len(value.addresses)}")
+        if any(each.startswith("kubernetes:///") for each in value.addresses):
+            raise ValueError("takes the address of its one pod, such as trainer-0.trainer:50054")
         return value
 
 

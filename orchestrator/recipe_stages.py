@@ -5,6 +5,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from orchestrator.recipe_labels import JudgeLabel, Label
+from orchestrator.recipe_scorers import MemberSettings
 from orchestrator.recipe_settings import (
     AnyModel,
     CausalModel,
@@ -144,6 +145,9 @@ class NormalisationSettings(Settings):
     """What their normalised scores average."""
     target_stddev: Positive = 1.0
     """What their normalised scores spread."""
+    length_controlled: bool = False
+    """Takes out of a score what the response's length explains: slope x (tokens - their mean), the slope
+    fitted by least squares on the same responses."""
 
 
 class RewardStage(Settings):
@@ -178,6 +182,13 @@ class RewardStage(Settings):
     """How scores are normalised; kept in the model's manifest."""
     agreement_scorer: Scorer | None = None
     """A rule whose order of held-out pairs is compared with the model's; null measures none."""
+    members: Annotated[int, Field(ge=2, le=64)] | None = None
+    """Trains so many models in place of one, by stages STAGE-1, STAGE-2, ... that make OUTPUT-1, OUTPUT-2
+    and so on, for services.reward.combined to make an ensemble of; seeds differ, and data by `leave_out`."""
+    leave_out: bool = True
+    """With `members`: each leaves out its own share of the training prompts."""
+    member: MemberSettings | None = None
+    """Which member of an ensemble this stage trains; `members` writes it."""
 
     @property
     def services(self) -> frozenset[str]:

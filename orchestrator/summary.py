@@ -5,6 +5,8 @@ from typing import Any
 
 from orchestrator.evaluation.overoptimisation import curve_of_rounds
 from orchestrator.ledger import Ledger
+from orchestrator.overoptimisation import Measured, peak_and_fall
+from orchestrator.report_feedback import feedback_of
 from orchestrator.statistics import share_interval
 
 Report = dict[str, Any]
@@ -29,6 +31,9 @@ def summarise(ledger: Ledger) -> Report:
         "seconds_total": sum(stage["seconds"] for stage in stages),
         "stages": [stage_row(stage) for stage in stages],
     }
+    feedback = feedback_of(ledger)
+    if feedback:
+        report["feedback"] = feedback
     for stage in stages:
         if stage["kind"] in ("evaluate", "assess") and stage["result"]:
             report["evaluation"] = {k: v for k, v in stage["result"].items() if k != "overhead_fraction"}
@@ -86,6 +91,14 @@ def policy_rounds(ledger: Ledger, stage: str) -> dict[str, Any]:
             {"round": number, **output} for number, output in ledger.all_phases(stage, "rolled_back").items()
         ],
     }
+    measured = {
+        number: Measured(output["gold_scores"], output["proxy_scores"])
+        for number, output in ledger.all_phases(stage, "measured").items()
+        if "gold_scores" in output
+    }
+    compared = peak_and_fall(measured)
+    if compared is not None:
+        found["overoptimisation"] = compared.as_dict()
     if seconds:
         totals = {
             name: sum(row.metrics.get(name, 0.0) for row in done) for name in ("rollouts", "generated_tokens")

@@ -196,19 +196,25 @@ def services_of(options: Namespace, told: Values, origin: Origin | None, models:
     named_scorers = [told.get(f"{role}_scorer") for role in ("gold", "proxy", "best")]
     used = {each for each in [*named_scorers, *told.get("ceilings", {}).values()] if each is not None}
     hosted = services.get("reward", {})
+    combined = dict(hosted.get("combined", {}))
+    for name in reversed(combined):  # each stands behind its parts
+        used |= set(combined[name]["parts"]) if name in used else set()
     rules = {**hosted.get("rules", {}), **dict(named(options.rules, "--rule", "module:function"))}
     learned = dict(named(options.reward_models, "--reward-model", "MODEL"))
     places = {name: subject(place, origin).place for name, place in learned.items()}
-    for name in sorted(used - set(rules) - set(learned)):
+    for name in sorted(used - set(rules) - set(learned) - set(combined)):
         place = origin.place(name) if origin else None
         if place is None:
-            known = ", ".join(sorted({*rules, *learned, *hosted.get("learned", ())})) or "none"
+            known = ", ".join(sorted({*rules, *learned, *combined, *hosted.get("learned", ())})) or "none"
             raise EvaluationError(
                 f"no scorer {name!r} is known (known: {known}): name it with --rule or --reward-model"
             )
         places[name] = place
     models |= {name: place for name, place in places.items() if name in used}
-    reward = {"rules": {name: rules[name] for name in sorted(used & set(rules))}}
+    reward = {
+        "rules": {name: rules[name] for name in sorted(used & set(rules))},
+        "combined": {name: each for name, each in combined.items() if name in used},
+    }
     services["reward"] = {**hosted, **reward, "learned": sorted(used & set(places))}
     services.pop("trainer", None)
     if told["judge"] is not None:

@@ -125,8 +125,8 @@ async def scores_of(
 
 
 async def score_all(run: Run, scorer: str, prompts: list[Row], texts: list[str]) -> list[float | None]:
-    """Every response's score by one scorer; raw for a rule, normalised for a model."""
-    learned = scorer in run.recipe.services.reward.learned
+    """Every response's score by one scorer; raw for a rule, normalised for what models have a part in."""
+    learned = scorer not in run.recipe.services.reward.rules
     chunks = list(zip(cut(prompts, 256), cut(texts, 256), strict=True))
     scores = await in_parallel(score(run, scorer, rows, responses) for rows, responses in chunks)
     return values([each for chunk in scores for each in chunk], normalised=learned)

@@ -172,7 +172,7 @@ class PpoRounds:
         seconds = self.watch.seconds
         metrics = {
             **trained["metrics"],
-            **(self.run.ledger.phase(self.name, number, "measured") or {}),
+            **figures_of(self.run.ledger.phase(self.name, number, "measured") or {}),
             "excluded": trained["excluded"],
             "kl_budget": trained["kl_budget"],
             **self.run.time.take_phases(),
@@ -257,12 +257,17 @@ class PpoRounds:
                     score(self.run, self.settings.scorer, prompts, texts),
                 ]
             )
-            gold_interval = mean_interval(present(values(gold)))
+            gold_numbers, proxy_numbers = values(gold), values(proxy, normalised=True)
+            gold_interval = mean_interval(present(gold_numbers))
             return {
                 "gold": gold_interval.mean,
                 "gold_low": gold_interval.low,
                 "gold_high": gold_interval.high,
-                "proxy": mean_interval(present(values(proxy, normalised=True))).mean,
+                "proxy": mean_interval(present(proxy_numbers)).mean,
+                **disagreement_of(proxy),
+                # Prompt by prompt, since a fall is seen in differences that no two means give.
+                "gold_scores": gold_numbers,
+                "proxy_scores": proxy_numbers,
             }
 
         await self.run.durable(self.name, number, "measured", produce)
@@ -296,6 +301,17 @@ class PpoRounds:
                 )
             )
         return begin_request(self.run, self.name, settings.output, models, ppo=algorithm)
+
+
+def figures_of(measured: Phase) -> Phase:
+    """A measurement's figures, without the scores that they are made of."""
+    return {name: value for name, value in measured.items() if not name.endswith("_scores")}
+
+
+def disagreement_of(scores: Sequence[types_pb2.Score]) -> Phase:
+    """How far an ensemble's members are apart on average; nothing for another scorer."""
+    apart = [each.value.disagreement for each in scores if each.value.HasField("disagreement")]
+    return {"disagreement": mean_interval(apart).mean} if apart else {}
 
 
 def generated_tokens(metrics: dict[str, float]) -> float:

@@ -12,6 +12,8 @@ from orchestrator.stages.supervised import steps_of, updates_of
 from orchestrator.training import TrainingStage, as_row, begin_request, settings_message, trained_model
 from trueline.v1 import trainer_pb2
 
+NORMALISATION = ("gain", "bias", "raw_mean", "raw_stddev", "length_coefficient")
+
 Row = dict[str, Any]  # a row of the comparisons table
 
 
@@ -19,7 +21,7 @@ async def run_reward(run: Run, name: str, settings: RewardStage) -> dict[str, An
     """Bradley-Terry steps on the training prompts, accuracy on the others, normalisation, a version."""
     collected = run.ledger.all_comparisons(settings.comparisons)
     to_train = [row for row in collected if not row["held_out"]]
-    training = limited(to_train, settings.comparison_limit)
+    training = training_rows(settings, collected)
     steps = reward_steps(run.recipe.seed, name, settings, collected)
     held_out = [row for row in collected if row["held_out"]]
     if not training:
@@ -59,8 +61,14 @@ async def run_reward(run: Run, name: str, settings: RewardStage) -> dict[str, An
 
 def reward_steps(seed: int, name: str, settings: RewardStage, collected: list[Row]) -> list[list[Row]]:
     """The rows that each step trains on, which seed, comparisons and settings decide."""
-    training = limited([row for row in collected if not row["held_out"]], settings.comparison_limit)
+    training = training_rows(settings, collected)
     return steps_of(training, settings.epochs, settings.rows_per_step, derive(seed, name))
+
+
+def training_rows(settings: RewardStage, collected: list[Row]) -> list[Row]:
+    """The rows that a reward model learns from; of an ensemble's members each has its own."""
+    rows = limited([row for row in collected if not row["held_out"]], settings.comparison_limit)
+    return settings.member.rows(rows) if settings.member else rows
 
 
 def comparison_batch(rows: list[Row]) -> trainer_pb2.ComparisonBatch:
@@ -147,7 +155,8 @@ async def fit_normalisation(
             samples=samples,
             target_mean=wanted.target_mean,
             target_stddev=wanted.target_stddev,
+            length_controlled=wanted.length_controlled,
         )
     )
-    figures = {name: getattr(fitted, name) for name in ("gain", "bias", "raw_mean", "raw_stddev")}
+    figures = {name: getattr(fitted, name) for name in NORMALISATION}
     return {"normalisation": {**figures, "samples": len(samples)}}

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections import Counter as Tally
 from collections.abc import Sequence
 
-from prometheus_client import CollectorRegistry, Counter
+from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from services.reward.scorers import Outcome, Scored
+
+DISAGREEMENTS = (0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.0, 5.0)  # normalised scores spread by about 1
 
 
 class RewardMetrics:
@@ -32,6 +34,13 @@ class RewardMetrics:
             ("scorer",),
             registry=registry,
         )
+        self._disagreement = Histogram(
+            "trueline_reward_disagreement",
+            "Standard deviation of an ensemble's members over one item, in normalised scores.",
+            ("scorer",),
+            buckets=DISAGREEMENTS,
+            registry=registry,
+        )
 
     def observe(self, scorer: str, outcomes: Sequence[Outcome]) -> None:
         """Counts a batch."""
@@ -41,3 +50,6 @@ class RewardMetrics:
             self._items.labels(scorer, word).inc(count)
         self._tokens.labels(scorer).inc(sum(outcome.tokens for outcome in scored))
         self._truncated.labels(scorer).inc(sum(outcome.truncated for outcome in scored))
+        for outcome in scored:
+            if outcome.disagreement is not None:
+                self._disagreement.labels(scorer).observe(outcome.disagreement)

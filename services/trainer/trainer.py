@@ -156,7 +156,7 @@ class Trainer:
         if not command.samples:
             raise FieldError("samples", [], "must hold at least one sample")
         stage = self._stage_of(RewardModelStage)
-        return stage.fit(command.samples, command.target_mean, command.target_stddev, progress)
+        return stage.fit(command, progress)
 
     def _publish(self, command: commands.Publish, progress: ProgressFeed) -> PublishedVersion:
         stage = self._stage_of(Stage)  # type: ignore[type-abstract]
