@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from orchestrator import judge_commands
+from orchestrator import comparison_commands, judge_commands
 from orchestrator.data import DataError
 from orchestrator.drive import checked_name, drive, new_run, open_run, same_run
 from orchestrator.evaluation.command import add_evaluate
@@ -117,6 +117,7 @@ def parser() -> argparse.ArgumentParser:
             sub.add_argument("directory", type=Path, help="where to; must be empty or not exist")
             sub.add_argument("--model", help="which model; the newest published one without it")
     judge_commands.add_commands(commands)
+    comparison_commands.add_commands(commands)
     add_evaluate(commands).set_defaults(command=evaluate_command)
     for sub in commands.choices.values():
         sub.add_argument(

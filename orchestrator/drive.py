@@ -31,13 +31,14 @@ from orchestrator.progress import Progress
 from orchestrator.recipe import Recipe, load_recipe
 from orchestrator.replicas import find_replicas
 from orchestrator.retention import Retainer
-from orchestrator.rounds import run_ppo
+from orchestrator.rounds import run_dpo, run_ppo
 from orchestrator.run import Run, RunError, Stopwatch
 from orchestrator.sources import copy_datasets, data_of, source_path
 from orchestrator.stages.collect import run_collect
 from orchestrator.stages.comparisons import run_comparisons
 from orchestrator.stages.evaluate import run_evaluate
 from orchestrator.stages.export import run_export
+from orchestrator.stages.preference import run_preference
 from orchestrator.stages.reward import run_reward
 from orchestrator.stages.supervised import run_supervised
 from orchestrator.whole_files import replaced
@@ -55,6 +56,8 @@ STAGES: dict[str, StageRunner] = {
     "comparisons": run_comparisons,
     "reward": run_reward,
     "ppo": run_ppo,
+    "dpo": run_dpo,
+    "preference": run_preference,
     "evaluate": run_evaluate,
     "assess": run_assess,
     "export": run_export,

@@ -6,7 +6,7 @@ from typing import Any
 
 from orchestrator.data import MOST_FAULTS
 from orchestrator.prompts import Row, prompt_message
-from orchestrator.recipe_stages import SampledSettings
+from orchestrator.recipe_settings import SampledSettings
 from orchestrator.run import Run, RunError
 from orchestrator.sampling import cut
 from trueline.v1 import types_pb2

@@ -1,7 +1,7 @@
 """Settings that stages and services share: each field is declared, defaulted and explained here, once.
 
-Fields of OptimizerSettings and PpoAlgorithm carry the names of the trainer's messages in
-protos/trueline/v1/trainer.proto; a test compares them.
+Fields of OptimizerSettings and SamplingSettings carry the names of the messages in protos/trueline/v1; a test
+compares them.
 """
 
 from dataclasses import dataclass
@@ -142,74 +142,14 @@ class SamplingSettings(Settings):
     """Texts that end a response."""
 
 
-class PpoAlgorithm(Settings):
-    """Proximal policy optimisation (Schulman et al. 2017; Ziegler et al. 2019), as the trainer runs it."""
+class SampledSettings(Settings):
+    """What stages that draw completions share."""
 
-    policy_optimizer: OptimizerSettings
-    """The policy's AdamW."""
-    critic_optimizer: OptimizerSettings
-    """The critic's AdamW."""
-    epochs: Count = 4
-    """Passes over a round's rollouts."""
-    minibatches: Count = 1
-    """Optimizer updates in each pass."""
-    micro_batch_size: Count = 64
-    """Sequences in one forward pass; changes memory and speed, not the result."""
-    critic_warmup_rounds: CountOrZero = 0
-    """First rounds that train the critic only, so that a fresh critic does not mislead the policy."""
-    gamma: Share = 1.0
-    """Discount per token; 1 since a response is one short episode."""
-    gae_lambda: Share = 0.95
-    """Lambda of generalised advantage estimation."""
-    clip_range: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    """The probability ratio stays within 1 +/- this."""
-    dual_clip: NotNegative = 3.0
-    """For a negative advantage A the objective is at least this times A (Ye et al. 2020); 0 is off."""
-    value_clip_range: NotNegative = 0.2
-    """A new value stays within this of the old one; 0 is off."""
-    value_coefficient: Positive = 0.1
-    """Weight of the value loss."""
-    entropy_coefficient: NotNegative = 0.0
-    """Weight of the entropy bonus; 0 is none."""
-    kl_estimator: Literal["k1", "k2", "k3"] = "k1"
-    """Which per-token estimate of the KL to the reference is taken from the reward."""
-    kl_coefficient: NotNegative = 0.05
-    """Weight of that KL, at the start where a target is set."""
-    kl_target: NotNegative = 0.0
-    """Nats per sequence an adaptive controller aims at (Ziegler et al. 2019); 0 keeps it fixed."""
-    kl_horizon: Positive = 10000.0
-    """Episodes over which the adaptive controller moves."""
-    kl_budget_soft: NotNegative = 0.0
-    """Nats per sequence from which on a warning is given; 0 is off."""
-    kl_budget_hard: NotNegative = 0.0
-    """Nats per sequence at which training stops for good and goes back to the last good version; 0 is off."""
-    missing_end_penalty: NotNegative = 1.0
-    """Taken from the score of a response that was cut off by the length limit."""
-    score_clip: NotNegative = 0.0
-    """Normalised scores are held within +/- this; 0 is off."""
-    whiten_rewards: bool = False
-    """Divides rewards by their spread over the batch, keeping the mean."""
-    whiten_advantages: bool = True
-    """Gives the advantages of a batch mean 0 and spread 1."""
-    importance_cap: NotNegative = 2.0
-    """Cap on the weight that corrects sampler-trainer mismatch (truncated importance sampling); 0 is off."""
-    max_missing_share: Share = 0.1
-    """Share of a round's scores that may be missing; above it the round stops."""
-
-    @field_validator("dual_clip")
-    @classmethod
-    def _off_or_above_one(cls, value: float) -> float:
-        if 0 < value <= 1:
-            raise ValueError(f"must be 0 (off) or above 1, is {value}")
-        return value
-
-    @model_validator(mode="after")
-    def _soft_budget_below_hard(self) -> "PpoAlgorithm":
-        if 0 < self.kl_budget_hard < self.kl_budget_soft:
-            raise ValueError(
-                f"kl_budget_soft must be at most {self.kl_budget_hard:g}, is {self.kl_budget_soft:g}"
-            )
-        return self
+    sampling: SamplingSettings
+    """How responses are drawn."""
+    too_long: Literal["refuse", "truncate", "drop"] = "refuse"
+    """A prompt that leaves no room for max_new_tokens in the policy's context ends the run before anything
+    is drawn, loses its oldest tokens, or is left out; the last two are counted in the report."""
 
 
 class ServiceSettings(Settings):

@@ -4,7 +4,9 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from orchestrator.recipe_labels import JudgeLabel, Label
+from orchestrator.recipe_evaluation import AssessStage, EvaluateStage
+from orchestrator.recipe_labels import Label
+from orchestrator.recipe_rounds import DpoStage, PpoStage, PreferenceStage
 from orchestrator.recipe_scorers import MemberSettings
 from orchestrator.recipe_settings import (
     AnyModel,
@@ -13,16 +15,13 @@ from orchestrator.recipe_settings import (
     Count,
     CountOrZero,
     Data,
-    InputFile,
     Makes,
     Name,
     NotNegative,
     OptimizerSettings,
     OutputDirectory,
     Positive,
-    PpoAlgorithm,
-    RewardModel,
-    SamplingSettings,
+    SampledSettings,
     Scorer,
     Settings,
     Share,
@@ -76,16 +75,6 @@ class SftStage(_Supervised):
     kind: Literal["sft"]
     loss_on: Literal["all", "assistant", "last"] = "assistant"
     """Which tokens bear loss: the assistant's, those of the last message, or every one."""
-
-
-class SampledSettings(Settings):
-    """What stages that draw completions share."""
-
-    sampling: SamplingSettings
-    """How responses are drawn."""
-    too_long: Literal["refuse", "truncate", "drop"] = "refuse"
-    """A prompt that leaves no room for max_new_tokens in the policy's context ends the run before anything
-    is drawn, loses its oldest tokens, or is left out; the last two are counted in the report."""
 
 
 class CollectStage(SampledSettings):
@@ -202,154 +191,6 @@ class RewardStage(Settings):
         return self
 
 
-class PpoStage(SampledSettings):
-    """Online PPO: sample, score, train, publish, and again."""
-
-    services: ClassVar[frozenset[str]] = frozenset({"policy", "reference", "reward", "trainer"})
-
-    kind: Literal["ppo"]
-    policy: CausalModel
-    """The model that is trained."""
-    reference: CausalModel
-    """The frozen model that the policy is kept near."""
-    critic: RewardModel | None = None
-    """The reward model that the critic starts from; null starts it from the policy with a new head."""
-    scorer: Scorer
-    """The scorer whose normalised scores are the reward."""
-    gold_scorer: Scorer | None = None
-    """A scorer that is measured on held-out prompts beside the reward, and never trains."""
-    gold_prompts: Data | None = None
-    """Held-out prompts for that measurement."""
-    gold_every: Count = 5
-    """Rounds between measurements."""
-    gold_limit: Count = 128
-    """Held-out prompts in a measurement."""
-    prompts: Data
-    """Prompts, taken in order and from the first again when they end."""
-    rounds: Count
-    """Rounds in all."""
-    prompts_per_round: Count
-    """Prompts in each round."""
-    samples_per_prompt: Count = 1
-    """Responses to each of them."""
-    prompts_per_chunk: Count = 64
-    """Prompts in one call to the policy service."""
-    checkpoint_every: Count = 10
-    """Rounds between checkpoints of the trainer; after a crash the rounds since are replayed."""
-    output: Annotated[Name, Makes("causal")]
-    """The name under which the policy is published."""
-    algorithm: PpoAlgorithm
-    """What the trainer does with a round."""
-
-    @model_validator(mode="after")
-    def _agrees_with_itself(self) -> "PpoStage":
-        if self.gold_scorer is not None and self.gold_prompts is None:
-            raise ValueError("gold_prompts is required where gold_scorer is given")
-        rollouts = self.prompts_per_round * self.samples_per_prompt
-        if self.algorithm.minibatches > rollouts:
-            raise ValueError(f"algorithm.minibatches must be at most {rollouts} (the round's rollouts)")
-        return self
-
-
-class Evaluated(SampledSettings):
-    """Two models on the same held-out prompts, one sample each, with fixed seeds.
-
-    The training temperature gives honest figures.
-    """
-
-    before: CausalModel
-    """The model to compare with."""
-    after: CausalModel
-    """The model that was aligned."""
-    reference: CausalModel
-    """The model from which the sequence KL is measured."""
-    prompts: Data
-    """Held-out prompts, none of which any stage trained on."""
-    prompt_limit: Count | None = None
-    """Prompts to use, from the first; null uses all."""
-    prompts_per_chunk: Count = 128
-    """Prompts in one call."""
-    gold_scorer: Scorer | None = None
-    """What is really wanted, where something can tell."""
-    best_scorer: Scorer | None = None
-    """The best gold score that any response to the prompt can get."""
-    ceilings: dict[Name, Scorer] = {}
-    """Scorers that say what a reply would get if one aspect were perfect, reported beside gold."""
-    proxy_scorer: Scorer | None = None
-    """The reward that trained."""
-    examples: CountOrZero = 8
-    """Prompts whose answers are shown side by side in the report."""
-
-
-class EvaluateStage(Evaluated):
-    """Before and after, with gold, proxy and sequence KL."""
-
-    services: ClassVar[frozenset[str]] = frozenset({"policy", "reference", "reward"})
-
-    kind: Literal["evaluate"]
-
-
-class BestOfN(Settings):
-    """Draws n answers a prompt and takes the one that the proxy likes best."""
-
-    n: Annotated[int, Field(ge=2, le=1024)]
-    """Answers to each prompt; the curve is measured at 1, 2, 4, ... and n."""
-    model: CausalModel
-    """The model that answers: the one from which the distance is counted."""
-    prompt_limit: Count = 64
-    """Prompts to use, from the first."""
-
-
-class DiversitySettings(Settings):
-    """Draws several answers a prompt from both models: how alike are they?"""
-
-    samples: Annotated[int, Field(ge=2, le=1024)] = 4
-    """Answers to each prompt."""
-    prompt_limit: Count = 64
-    """Prompts to use, from the first."""
-
-
-class AssessStage(Evaluated):
-    """What evaluate measures, and length control, diversity, probes and best of n."""
-
-    kind: Literal["assess"]
-    judge: JudgeLabel | None = None
-    """How the judge is asked which answer is better, and how good each is; null asks no judge."""
-    judge_scores: bool = True
-    """Has the judge score every answer by each principle, too."""
-    probes: dict[Name, InputFile] = {}
-    """Sets of probes by name (see orchestrator/evaluation/probes.py): what must not be said, or refused."""
-    probe_tokens: Count | None = None
-    """Tokens of an answer to a probe at most; null takes those of sampling."""
-    probe_judge: bool = False
-    """Has the judge score the answers to probes too, beside the detector of phrases."""
-    diversity: DiversitySettings | None = DiversitySettings()
-    """How diversity is measured; null leaves it out."""
-    best_of_n: BestOfN | None = None
-    """How best of n is measured; null leaves it out. It needs a proxy_scorer."""
-
-    @model_validator(mode="after")
-    def _best_of_n_has_a_proxy(self) -> "AssessStage":
-        if self.best_of_n is not None and self.proxy_scorer is None:
-            raise ValueError("best_of_n needs a proxy_scorer, which chooses the best")
-        return self
-
-    @model_validator(mode="after")
-    def _judge_alone(self) -> "AssessStage":
-        if self.judge is not None and (self.judge.person_share or self.judge.gold_scorer):
-            raise ValueError("judge: an evaluation has no person_share and no gold_scorer of the judge")
-        if self.probe_judge and self.judge is None:
-            raise ValueError("probe_judge needs a judge")
-        return self
-
-    @property
-    def services(self) -> frozenset[str]:
-        """Who samples and measures KL, and whoever decides."""
-        scorers = (self.gold_scorer, self.best_scorer, self.proxy_scorer, *self.ceilings.values())
-        scoring = {"reward"} if any(scorers) else set()
-        return frozenset({"policy", "reference"} | scoring | ({"judge"} if self.judge else set()))
-
-
 class ExportStage(Settings):
     """Copies a model out as a plain Hugging Face directory with a model card."""
 
@@ -369,6 +210,8 @@ Stage = Annotated[
     | ComparisonsStage
     | RewardStage
     | PpoStage
+    | DpoStage
+    | PreferenceStage
     | EvaluateStage
     | AssessStage
     | ExportStage,
@@ -382,6 +225,8 @@ STAGE_KINDS: dict[str, type[Settings]] = {
     "comparisons": ComparisonsStage,
     "reward": RewardStage,
     "ppo": PpoStage,
+    "dpo": DpoStage,
+    "preference": PreferenceStage,
     "evaluate": EvaluateStage,
     "assess": AssessStage,
     "export": ExportStage,

@@ -20,9 +20,11 @@ from orchestrator.report_tables import (
     TextTable,
     all_tables,
     before_after,
+    labels,
     limits,
     outcome,
     over_optimisation,
+    preference,
     reward_model,
     settings,
     throughput,
@@ -133,8 +135,9 @@ def print_report(report: Mapping[str, Any], stream: TextIO | None = None) -> Non
     console = Console(file=stream, highlight=False)
     if stream is None and not console.is_terminal:
         console = Console(highlight=False, width=100)
-    made = [make(shown) for make in (before_after, outcome, reward_model, throughput)]
-    for table in (*made, *evaluation_tables(shown), *feedback_tables(shown)):
+    made = (before_after, outcome, reward_model, preference, labels, throughput)
+    shown_tables = [*(make(shown) for make in made), *evaluation_tables(shown), *feedback_tables(shown)]
+    for table in shown_tables:
         if table is not None:
             console.print(_rich(table))
             for note in table.notes:

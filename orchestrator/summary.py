@@ -39,7 +39,9 @@ def summarise(ledger: Ledger) -> Report:
             report["evaluation"] = {k: v for k, v in stage["result"].items() if k != "overhead_fraction"}
         if stage["kind"] == "reward" and stage["result"]:
             report["reward_model"] = reward_model(stage["result"])
-        if stage["kind"] == "ppo":
+        if stage["kind"] == "preference" and stage["result"]:
+            report["preference"] = preference(stage["result"])
+        if stage["kind"] in ("ppo", "dpo"):
             report.update(policy_rounds(ledger, stage["stage"]))
             curve = curve_of_rounds(report["rounds"])
             if curve is not None:
@@ -74,6 +76,16 @@ def reward_model(result: dict[str, Any]) -> dict[str, Any]:
         if "accuracy" in measured:
             pairs = int(measured["pairs"])
             found[name] = share_interval(round(measured["accuracy"] * pairs), pairs).as_dict("value")
+    return found
+
+
+def preference(result: dict[str, Any]) -> dict[str, Any]:
+    """What offline learning from comparisons came to, and how it orders the held-out ones."""
+    held_out, pairs = result["held_out"], int(result["held_out"].get("pairs", 0))
+    found = {name: result[name] for name in ("loss", "comparisons", "metrics")}
+    if "accuracy" in held_out:
+        right = round(held_out["accuracy"] * pairs)
+        found |= {"heldout_accuracy": share_interval(right, pairs).as_dict("value"), "held_out": held_out}
     return found
 
 

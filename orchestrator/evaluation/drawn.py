@@ -10,7 +10,7 @@ from orchestrator.evaluation.overoptimisation import BEST_OF_N, Law, fit
 from orchestrator.evaluation.texts import variety_of_a_prompt
 from orchestrator.peers import in_parallel
 from orchestrator.prompts import Asked, Row
-from orchestrator.recipe_stages import AssessStage
+from orchestrator.recipe_evaluation import AssessStage
 from orchestrator.run import Run
 from orchestrator.sampling import Sampler, cut
 from orchestrator.seeds import derive

@@ -10,8 +10,8 @@ from orchestrator.labelling import Outcome, Pair, label_pairs
 from orchestrator.payloads import Payload, read_payload, write_payload
 from orchestrator.peers import in_parallel
 from orchestrator.prompts import Row, conversation
+from orchestrator.recipe_evaluation import AssessStage
 from orchestrator.recipe_labels import JudgeLabel
-from orchestrator.recipe_stages import AssessStage
 from orchestrator.run import Run
 from orchestrator.sampling import cut, rollouts_path
 from orchestrator.seeds import derive

@@ -13,7 +13,7 @@ from orchestrator.evaluation.probes import Probe, read_probes
 from orchestrator.fitting import tokens_of
 from orchestrator.peers import in_parallel
 from orchestrator.prompts import Asked, Row
-from orchestrator.recipe_stages import AssessStage
+from orchestrator.recipe_evaluation import AssessStage
 from orchestrator.run import Run
 from orchestrator.sampling import Sampler, cut
 from orchestrator.seeds import derive

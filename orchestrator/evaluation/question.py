@@ -19,8 +19,8 @@ from orchestrator.evaluation.subjects import EvaluationError, Origin, as_name, s
 from orchestrator.launcher import REPOSITORY
 from orchestrator.ledger import Ledger, sqlite_url
 from orchestrator.ledger_place import holds_run
+from orchestrator.recipe_evaluation import BestOfN, DiversitySettings, Evaluated
 from orchestrator.recipe_settings import DataSettings
-from orchestrator.recipe_stages import BestOfN, DiversitySettings, Evaluated
 
 PROBES = REPOSITORY / "recipes" / "probes"
 STAGE = "assess"

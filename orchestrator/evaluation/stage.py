@@ -7,7 +7,7 @@ from orchestrator.evaluation.judged import compare_by_judge, principle_scores
 from orchestrator.evaluation.pairs import figures_of_pairs, outcomes_of_scores
 from orchestrator.evaluation.probed import measure_probes
 from orchestrator.evaluation.texts import lengths, variety
-from orchestrator.recipe_stages import AssessStage
+from orchestrator.recipe_evaluation import AssessStage
 from orchestrator.run import Run
 from orchestrator.stages.evaluate import Measured, before_and_after, measure
 

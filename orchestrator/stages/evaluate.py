@@ -10,7 +10,7 @@ from orchestrator.fitting import fitting_prompts
 from orchestrator.payloads import Payload, read_payload, write_payload
 from orchestrator.peers import in_parallel
 from orchestrator.prompts import Asked, Row, as_text
-from orchestrator.recipe_stages import Evaluated, EvaluateStage
+from orchestrator.recipe_evaluation import Evaluated, EvaluateStage
 from orchestrator.run import Run
 from orchestrator.sampling import Sampler, cut, present, reference_logprobs, rollouts_path, score, values
 from orchestrator.seeds import derive

@@ -9,7 +9,7 @@ from orchestrator.run import Run, RunError
 from orchestrator.sampling import cut, score, values
 from orchestrator.seeds import derive
 from orchestrator.stages.supervised import steps_of, updates_of
-from orchestrator.training import TrainingStage, as_row, begin_request, settings_message, trained_model
+from orchestrator.training import TrainingStage, begin_request, measure, settings_message, trained_model
 from trueline.v1 import trainer_pb2
 
 NORMALISATION = ("gain", "bias", "raw_mean", "raw_stddev", "length_coefficient")
@@ -40,8 +40,8 @@ async def run_reward(run: Run, name: str, settings: RewardStage) -> dict[str, An
         run, name, begin, run.peers.trainer.reward_model_step, request, settings.checkpoint_every
     )
     last = await stage.train_all(len(steps))
-    accuracy = await measure(stage, len(steps), "held-out", held_out)
-    agreement = await measure(stage, len(steps), "agreement", await by_scorer(run, settings, held_out))
+    accuracy = await measure_order(stage, len(steps), "held-out", held_out)
+    agreement = await measure_order(stage, len(steps), "agreement", await by_scorer(run, settings, held_out))
     if not stage.published(len(steps)):
         await stage.publish(
             len(steps), first=lambda: fit_normalisation(stage, len(steps), settings, to_train)
@@ -121,22 +121,12 @@ def order_pairs(scores: list[float | None]) -> list[list[float]]:
     return pairs
 
 
-async def measure(stage: TrainingStage, steps: int, what: str, rows: list[Row]) -> dict[str, Any]:
+async def measure_order(stage: TrainingStage, steps: int, what: str, rows: list[Row]) -> dict[str, Any]:
     """The reward model's metrics on rows that it does not train on; empty where there are none."""
     if not rows:
         return {}
-
-    async def produce() -> dict[str, Any]:
-        header = stage.run.header(f"{stage.name}/{steps}/{what}", expected_step=steps)
-        request = trainer_pb2.RewardModelStepRequest(
-            header=header, inline=comparison_batch(rows), evaluate_only=True
-        )
-        result = await stage.ask(lambda: stage.trainer.reward_model_step(request))
-        stage.run.time.computed(result.timing)
-        metrics = as_row(result)["metrics"]
-        return {**metrics, "pairs": int(metrics["comparisons"])}  # less those of prompts that were too long
-
-    return await stage.run.durable(stage.name, steps, what, produce)
+    request = trainer_pb2.RewardModelStepRequest(inline=comparison_batch(rows))
+    return await measure(stage, steps, what, stage.trainer.reward_model_step, request)
 
 
 async def fit_normalisation(
