@@ -106,7 +106,7 @@ def policy_rounds(ledger: Ledger, stage: str) -> dict[str, Any]:
     measured = {
         number: Measured(output["gold_scores"], output["proxy_scores"])
         for number, output in ledger.all_phases(stage, "measured").items()
-        if "gold_scores" in output
+        if "proxy_scores" in output
     }
     compared = peak_and_fall(measured)
     if compared is not None:

@@ -121,6 +121,13 @@ class DpoRounds(OnlineRounds):
         if kept == failed:
             raise RunError(f"{self.name}: no pair is left to learn from: {counts}")
 
+    def result(self) -> dict[str, Any]:
+        """What the stage made, and who labelled."""
+        sources = Counter[str]()
+        for labelled in self.run.ledger.all_phases(self.name, "labelled").values():
+            sources.update(labelled["sources"])
+        return {**super().result(), "sources": dict(sources)}
+
     def over_budget(self, labelled: Phase) -> bool:
         """True when the batch reached the hard KL budget: nothing may train on it."""
         hard = self.settings.kl_budget_hard
