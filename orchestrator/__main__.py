@@ -19,6 +19,7 @@ from orchestrator.export import ExportError, export_model
 from orchestrator.launcher import REPOSITORY, LaunchError, ServiceDied
 from orchestrator.ledger import Ledger, LedgerError
 from orchestrator.ledger_place import VARIABLE, holds_run
+from orchestrator.metrics_door import MetricsDoor, add_flags, door_of, serving
 from orchestrator.payloads import PayloadError
 from orchestrator.peers import MixedVersions
 from orchestrator.progress import choose_progress
@@ -112,6 +113,8 @@ def parser() -> argparse.ArgumentParser:
         if name == "export":
             sub.add_argument("directory", type=Path, help="where to; must be empty or not exist")
             sub.add_argument("--model", help="which model; the newest published one without it")
+    for name in ("demo", "run", "resume"):
+        add_flags(commands.choices[name])
     judge_commands.add_commands(commands)
     comparison_commands.add_commands(commands)
     for sub in commands.choices.values():
@@ -135,14 +138,14 @@ def demo_command(options: argparse.Namespace) -> int:
         directory = options.runs / f"{DEMO.stem}-{count}"
     if count > 1:
         print(f"this run is {directory}: there are earlier ones", file=sys.stderr)
-    return go(directory, new_run(DEMO, directory, [], options.seed, options.ledger))
+    return go(directory, new_run(DEMO, directory, [], options.seed, options.ledger), door_of(options))
 
 
 def run_command(options: argparse.Namespace) -> int:
     """A new run of a recipe; with --or-resume the one that is there, as a restarted pod finds it."""
     if options.elect:
         return stand_for(options)
-    return go(*begin_run(options))
+    return go(*begin_run(options), door_of(options))
 
 
 def begin_run(options: argparse.Namespace) -> tuple[Path, Ledger]:
@@ -165,8 +168,9 @@ def stand_for(options: argparse.Namespace) -> int:
     logging.getLogger("orchestrator").setLevel(logging.INFO)
     progress = choose_progress()
     try:
-        begin = partial(begin_run, options)
-        finished = asyncio.run(stand(options.elect, options.probe_address, begin, show_report, progress))
+        begin, elect = partial(begin_run, options), (options.elect, options.probe_address)
+        with serving(door_of(options)) as page:
+            finished = asyncio.run(stand(*elect, begin, show_report, progress, page=page))
     finally:
         progress.close()
     return 0 if finished else STOPPED
@@ -175,14 +179,15 @@ def stand_for(options: argparse.Namespace) -> int:
 def resume_command(options: argparse.Namespace) -> int:
     """Goes on from the last durable phase."""
     directory = options.runs / checked_name(options.run)
-    return go(directory, open_run(directory, options.ledger))
+    return go(directory, open_run(directory, options.ledger), door_of(options))
 
 
-def go(directory: Path, ledger: Ledger) -> int:
+def go(directory: Path, ledger: Ledger, metrics: MetricsDoor | None = None) -> int:
     """Drives a run and shows its report."""
     progress = choose_progress()
     try:
-        finished = asyncio.run(drive(directory, ledger, progress))
+        with serving(metrics) as page:
+            finished = asyncio.run(drive(directory, ledger, progress, page))
     finally:
         progress.close()
     if not finished:
