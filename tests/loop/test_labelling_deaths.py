@@ -1,4 +1,4 @@
-"""kill -9 of the orchestrator while a judge labels, then resume: no verdict is lost, none is asked for twice."""
+"""kill -9 of the orchestrator while a judge labels, then resume: no verdict is lost, none asked for twice."""
 
 import json
 import os
@@ -27,7 +27,9 @@ def recipe(directory: Path, served: Endpoint) -> Path:
     collect = dict(kind="collect", policy="start", output="pairs", samples_per_prompt=3)
     collect |= dict(prompts=str(directory / "prompts.jsonl"), sampling={"max_new_tokens": 8})
     collect |= dict(label={"kind": "judge", "pairs_per_call": PAIRS_PER_CALL})
-    judge = dict(constitution=str(write_constitution(directory)), endpoint=served.url, endpoint_model="oracle")
+    judge = dict(
+        constitution=str(write_constitution(directory)), endpoint=served.url, endpoint_model="oracle"
+    )
     made = dict(name="labelled", models={"start": str(write_tiny_model(directory / "start", seed=1))})
     path = directory / "recipe.yaml"
     path.write_text(json.dumps({**made, "services": {"judge": judge}, "stages": {"collect": collect}}))
