@@ -1,4 +1,4 @@
-"""python -m orchestrator: demo, run, resume, status, report, verify, export."""
+"""python -m orchestrator: demo, run, resume, status, report, evaluate, verify, export."""
 
 import argparse
 import asyncio
@@ -15,6 +15,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from orchestrator import comparison_commands, judge_commands
 from orchestrator.data import DataError
 from orchestrator.drive import checked_name, drive, new_run, open_run, same_run
+from orchestrator.evaluation.command import add_evaluate
+from orchestrator.evaluation.question import evaluation
+from orchestrator.evaluation.subjects import EvaluationError
 from orchestrator.export import ExportError, export_model
 from orchestrator.launcher import REPOSITORY, LaunchError, ServiceDied
 from orchestrator.ledger import Ledger, LedgerError
@@ -35,6 +38,7 @@ DEMOS = {way: REPOSITORY / "recipes" / f"helpdesk-{way}.yaml" for way in ("ppo",
 TOLD = (
     CallError,
     DataError,
+    EvaluationError,
     ExportError,
     LaunchError,
     LedgerError,
@@ -118,6 +122,7 @@ def parser() -> argparse.ArgumentParser:
         add_flags(commands.choices[name])
     judge_commands.add_commands(commands)
     comparison_commands.add_commands(commands)
+    add_evaluate(commands).set_defaults(command=evaluate_command)
     for sub in commands.choices.values():
         sub.add_argument(
             "--runs", type=Path, default=Path("runs"), help="directory of all runs (default: runs)"
@@ -184,15 +189,23 @@ def resume_command(options: argparse.Namespace) -> int:
     return go(directory, open_run(directory, options.ledger), door_of(options))
 
 
+def evaluate_command(options: argparse.Namespace) -> int:
+    """An evaluation, from where it stands to its report."""
+    directory, ledger = evaluation(options)
+    if ledger.info()["status"] != "finished" and not driven(directory, ledger):
+        print("stopped at a durable point; the same command goes on", file=sys.stderr)
+        return STOPPED
+    if options.json:
+        write_report(summarise(ledger), directory)
+        print(json.dumps(summarise(ledger), indent=2, sort_keys=True))
+    else:
+        show_report(directory, ledger)
+    return 0
+
+
 def go(directory: Path, ledger: Ledger, metrics: MetricsDoor | None = None) -> int:
     """Drives a run and shows its report."""
-    progress = choose_progress()
-    try:
-        with serving(metrics) as page:
-            finished = asyncio.run(drive(directory, ledger, progress, page))
-    finally:
-        progress.close()
-    if not finished:
+    if not driven(directory, ledger, metrics):
         print(
             f"stopped at a durable point; go on with: python -m orchestrator resume {ledger.run}",
             file=sys.stderr,
@@ -200,6 +213,16 @@ def go(directory: Path, ledger: Ledger, metrics: MetricsDoor | None = None) -> i
         return STOPPED
     show_report(directory, ledger)
     return 0
+
+
+def driven(directory: Path, ledger: Ledger, metrics: MetricsDoor | None = None) -> bool:
+    """Drives a run; True when its end was reached."""
+    progress = choose_progress()
+    try:
+        with serving(metrics) as page:
+            return asyncio.run(drive(directory, ledger, progress, page))
+    finally:
+        progress.close()
 
 
 def status_command(options: argparse.Namespace) -> int:

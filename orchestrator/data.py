@@ -60,11 +60,21 @@ def read_prompts(path: Path, limit: int | None = None, shape: str = "plain", bad
     seen: dict[str, int] = {}
 
     def check(row: Row, line: int) -> Iterator[str]:
-        yield from _prompt_id_faults(row, line, seen)
-        yield from _content_faults(row)
-        yield from _ending_faults(row)
+        return prompt_faults(row, line, seen)
 
     return _read(path, prompt_row, check, limit, shape, bad_rows)
+
+
+def read_shaped(path: Path, check: Callable[[Row, int], Iterator[str]]) -> Rows:
+    """All rows of a file in a shape of its own; `check(row, line)` says what is wrong with one."""
+    return _read(path, lambda row, line, shape: row, check, None, "plain", 0)
+
+
+def prompt_faults(row: Row, line: int, seen: dict[str, int]) -> Iterator[str]:
+    """What is wrong with a prompt; `seen` keeps the lines of the names so far."""
+    yield from _prompt_id_faults(row, line, seen)
+    yield from _content_faults(row)
+    yield from _ending_faults(row)
 
 
 def read_demonstrations(

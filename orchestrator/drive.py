@@ -20,6 +20,7 @@ from sqlalchemy.exc import DBAPIError
 
 from orchestrator.access import access_of
 from orchestrator.data import file_sha256
+from orchestrator.evaluation.stage import run_assess
 from orchestrator.launcher import REPOSITORY, LocalServices
 from orchestrator.leash import CANNOT_RUN
 from orchestrator.ledger import Ledger, LedgerError, open_engine
@@ -60,6 +61,7 @@ STAGES: dict[str, StageRunner] = {
     "dpo": run_dpo,
     "preference": run_preference,
     "evaluate": run_evaluate,
+    "assess": run_assess,
     "export": run_export,
 }
 

@@ -78,6 +78,12 @@ async def label_pairs(
     return [_outcome(kept[pair.item]) for pair in pairs]
 
 
+def ask_again(run: Run, stage: str, number: int, pairs: Sequence[Pair], outcomes: Sequence[Outcome]) -> None:
+    """Has a resume ask again about the pairs whose labels failed, whoever mends what failed them."""
+    failed = [pair.item for pair, outcome in zip(pairs, outcomes, strict=True) if outcome.failed]
+    run.ledger.set_aside(stage, number, failed)
+
+
 async def serve_labellers(run: Run, label: Label) -> None:
     """Brings whoever labels to its newest version."""
     if isinstance(label, JudgeLabel):

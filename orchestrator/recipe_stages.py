@@ -4,6 +4,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from orchestrator.recipe_evaluation import AssessStage, EvaluateStage
 from orchestrator.recipe_labels import Label
 from orchestrator.recipe_rounds import DpoStage, PpoStage, PreferenceStage
 from orchestrator.recipe_scorers import MemberSettings
@@ -190,39 +191,6 @@ class RewardStage(Settings):
         return self
 
 
-class EvaluateStage(SampledSettings):
-    """One sample per held-out prompt before and after, with fixed seeds.
-
-    The training temperature gives honest figures.
-    """
-
-    services: ClassVar[frozenset[str]] = frozenset({"policy", "reference", "reward"})
-
-    kind: Literal["evaluate"]
-    before: CausalModel
-    """The model to compare with."""
-    after: CausalModel
-    """The model that was aligned."""
-    reference: CausalModel
-    """The model from which the sequence KL is measured."""
-    prompts: Data
-    """Held-out prompts, none of which any stage trained on."""
-    prompt_limit: Count | None = None
-    """Prompts to use, from the first; null uses all."""
-    prompts_per_chunk: Count = 128
-    """Prompts in one call."""
-    gold_scorer: Scorer | None = None
-    """What is really wanted, where something can tell."""
-    best_scorer: Scorer | None = None
-    """The best gold score that any response to the prompt can get."""
-    ceilings: dict[Name, Scorer] = {}
-    """Scorers that say what a reply would get if one aspect were perfect, reported beside gold."""
-    proxy_scorer: Scorer | None = None
-    """The reward that trained."""
-    examples: CountOrZero = 8
-    """Prompts whose answers are shown side by side in the report."""
-
-
 class ExportStage(Settings):
     """Copies a model out as a plain Hugging Face directory with a model card."""
 
@@ -245,6 +213,7 @@ Stage = Annotated[
     | DpoStage
     | PreferenceStage
     | EvaluateStage
+    | AssessStage
     | ExportStage,
     Field(discriminator="kind"),
 ]
@@ -259,5 +228,6 @@ STAGE_KINDS: dict[str, type[Settings]] = {
     "dpo": DpoStage,
     "preference": PreferenceStage,
     "evaluate": EvaluateStage,
+    "assess": AssessStage,
     "export": ExportStage,
 }

@@ -136,7 +136,8 @@ def print_report(report: Mapping[str, Any], stream: TextIO | None = None) -> Non
     if stream is None and not console.is_terminal:
         console = Console(highlight=False, width=100)
     made = (before_after, outcome, reward_model, preference, labels, throughput)
-    for table in (*(make(shown) for make in made), *feedback_tables(shown)):
+    shown_tables = [*(make(shown) for make in made), *evaluation_tables(shown), *feedback_tables(shown)]
+    for table in shown_tables:
         if table is not None:
             console.print(_rich(table))
             for note in table.notes:

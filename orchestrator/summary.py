@@ -35,7 +35,7 @@ def summarise(ledger: Ledger) -> Report:
     if feedback:
         report["feedback"] = feedback
     for stage in stages:
-        if stage["kind"] == "evaluate" and stage["result"]:
+        if stage["kind"] in ("evaluate", "assess") and stage["result"]:
             report["evaluation"] = {k: v for k, v in stage["result"].items() if k != "overhead_fraction"}
         if stage["kind"] == "reward" and stage["result"]:
             report["reward_model"] = reward_model(stage["result"])
