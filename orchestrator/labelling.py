@@ -78,6 +78,12 @@ async def label_pairs(
     return [_outcome(kept[pair.item]) for pair in pairs]
 
 
+def ask_again(run: Run, stage: str, number: int, pairs: Sequence[Pair], outcomes: Sequence[Outcome]) -> None:
+    """Has a resume ask again about the pairs whose labels failed, whoever mends what failed them."""
+    failed = [pair.item for pair, outcome in zip(pairs, outcomes, strict=True) if outcome.failed]
+    run.ledger.set_aside(stage, number, failed)
+
+
 async def serve_labellers(run: Run, label: Label) -> None:
     """Brings whoever labels to its newest version."""
     if isinstance(label, JudgeLabel):
@@ -227,9 +233,13 @@ def as_answer(verdict: judge_pb2.Verdict) -> dict[str, Any]:
     """What a verdict says of its pair: a probability, or why there is none. Never both."""
     if verdict.WhichOneof("outcome") == "probability" and math.isfinite(verdict.probability):
         return {"probability": verdict.probability}
-    name = judge_pb2.AbstentionReason.Name(verdict.abstention.reason)
-    reason = name.removeprefix("ABSTENTION_REASON_").lower()
-    return {"reason": reason, "message": verdict.abstention.message}
+    return {"reason": reason_of(verdict.abstention), "message": verdict.abstention.message}
+
+
+def reason_of(abstention: judge_pb2.Abstention) -> str:
+    """ABSTENTION_REASON_TIMED_OUT is "timed_out"."""
+    name = judge_pb2.AbstentionReason.Name(abstention.reason)
+    return name.removeprefix("ABSTENTION_REASON_").lower()
 
 
 async def _gold_margins(run: Run, pairs: Sequence[Pair], scorer: str | None) -> list[float | None]:
