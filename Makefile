@@ -20,10 +20,14 @@ RUN := $(VENV)/bin/python
 INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check \
 	$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) --constraint constraints.txt
 
-.PHONY: demo test test-slow lint protos bench bench-peer seeds chaos clean
+.PHONY: demo watch test test-slow lint protos bench bench-peer seeds chaos clean
 
 demo: $(VENV)/installed
 	@$(RUN) -m orchestrator demo $(ARGS)
+
+# The demo with a local Prometheus (Debian's) that scrapes it and evaluates the alerts; says what is missing.
+watch: $(VENV)/installed
+	@$(RUN) -m k8s.monitoring.watch $(ARGS)
 
 test: $(VENV)/installed-dev
 	@$(RUN) -m pytest -m "not slow and not gpu" $(ARGS)

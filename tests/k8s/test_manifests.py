@@ -11,7 +11,8 @@ from tests.k8s.rules_wiring import WIRING_RULES
 kubernetes_validate = pytest.importorskip("kubernetes_validate", reason="kubernetes-validate is missing")
 pytestmark = pytest.mark.skipif(bool(missing_kubectl()), reason=missing_kubectl())
 
-CUSTOM = {"PodMonitor"}  # no schema comes with Kubernetes; the rule `scraped` knows its fields
+# No schema comes with Kubernetes: the rule `scraped` knows a monitor's fields, promtool checks the rules.
+CUSTOM = {"PodMonitor", "PrometheusRule"}
 RULES = (*POD_RULES, *WIRING_RULES, *NETWORK_RULES, *ACCESS_RULES)
 
 
