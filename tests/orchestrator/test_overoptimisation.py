@@ -4,6 +4,7 @@ from random import Random
 
 import pytest
 
+from benchmarks.seeds import overoptimised
 from orchestrator.overoptimisation import Measured, peak_and_fall
 from orchestrator.statistics import mean_interval
 
@@ -70,3 +71,17 @@ def test_a_prompt_without_a_score_is_left_out_of_the_difference() -> None:
 def test_one_measurement_shows_nothing() -> None:
     assert peak_and_fall({}) is None
     assert peak_and_fall({1: measured([1.0, 2.0])}) is None
+
+
+@pytest.mark.parametrize("last", [1.0, 3.0])
+def test_the_seeds_benchmark_holds_a_run_to_its_report(last: float) -> None:
+    random = Random(2)
+    rounds = {
+        1: measured([random.gauss(2, 0.5) for _ in range(100)]),
+        2: measured([random.gauss(last, 0.5) for _ in range(100)], [1.0] * 100),
+    }
+    found = peak_and_fall(rounds)
+    assert found is not None
+    row = overoptimised({"overoptimisation": found.as_dict(), "seconds_total": 1.0})
+    assert row["holds"] is (last < 2)
+    assert row["prompts"] == 50
