@@ -20,11 +20,14 @@ from sqlalchemy.exc import DBAPIError
 
 from orchestrator.access import access_of
 from orchestrator.data import file_sha256
+from orchestrator.evaluation.stage import run_assess
 from orchestrator.launcher import REPOSITORY, LocalServices
 from orchestrator.leash import CANNOT_RUN
 from orchestrator.ledger import Ledger, LedgerError, open_engine
 from orchestrator.ledger_place import holds_run, keep_ledger_url, kept_ledger_url, new_ledger_url
 from orchestrator.mending import DEADLINES, Mending, Stopped, own_trouble
+from orchestrator.metrics import RunMetrics, watched, write_targets
+from orchestrator.metrics_door import MetricsPage
 from orchestrator.peers import CLIENTS, Peers
 from orchestrator.progress import Progress
 from orchestrator.recipe import Recipe, load_recipe
@@ -37,7 +40,9 @@ from orchestrator.stages.collect import run_collect
 from orchestrator.stages.comparisons import run_comparisons
 from orchestrator.stages.evaluate import run_evaluate
 from orchestrator.stages.export import run_export
+from orchestrator.stages.judge_check import run_judge_check
 from orchestrator.stages.preference import run_preference
+from orchestrator.stages.revise import run_revise
 from orchestrator.stages.reward import run_reward
 from orchestrator.stages.supervised import run_supervised
 from orchestrator.whole_files import replaced
@@ -57,7 +62,10 @@ STAGES: dict[str, StageRunner] = {
     "ppo": run_ppo,
     "dpo": run_dpo,
     "preference": run_preference,
+    "revise": run_revise,
+    "judge_check": run_judge_check,
     "evaluate": run_evaluate,
+    "assess": run_assess,
     "export": run_export,
 }
 
@@ -123,16 +131,18 @@ def keep_recipe(directory: Path, recipe: Recipe) -> None:
         file.write((json.dumps(recipe.declared, indent=2) + "\n").encode())
 
 
-async def drive(directory: Path, ledger: Ledger, progress: Progress) -> bool:
+async def drive(directory: Path, ledger: Ledger, progress: Progress, page: MetricsPage | None = None) -> bool:
     """Takes the lease and goes on from where the ledger stands, to the end; True when it was reached.
 
-    False when somebody asked the run to stop.
+    False when somebody asked the run to stop. On a page the run's numbers are shown.
     """
     with only_one(directory):
-        return await drive_alone(directory, ledger, progress)
+        return await drive_alone(directory, ledger, progress, page)
 
 
-async def drive_alone(directory: Path, ledger: Ledger, progress: Progress) -> bool:
+async def drive_alone(
+    directory: Path, ledger: Ledger, progress: Progress, page: MetricsPage | None = None
+) -> bool:
     """As drive, where nobody else on this machine drives the run."""
     recipe = recorded_recipe(directory, ledger)
     ledger.take_lease()
@@ -148,11 +158,18 @@ async def drive_alone(directory: Path, ledger: Ledger, progress: Progress) -> bo
         copy_datasets(recipe, directory)
         check_digests(ledger, recipe, directory)
         ledger.set_run(status="running")
-        return await drive_stages(recipe, directory, ledger, progress, stopping)
+        with watched(ledger, recipe, progress, page) as (told, metrics):
+            return await drive_stages(recipe, directory, ledger, told, stopping, metrics, page)
 
 
 async def drive_stages(
-    recipe: Recipe, directory: Path, ledger: Ledger, progress: Progress, stopping: asyncio.Event
+    recipe: Recipe,
+    directory: Path,
+    ledger: Ledger,
+    progress: Progress,
+    stopping: asyncio.Event,
+    metrics: RunMetrics | None = None,
+    page: MetricsPage | None = None,
 ) -> bool:
     """Starts the services and runs the stages on them; True when the end was reached."""
     limits, tell = recipe.supervision, progress.note
@@ -171,6 +188,9 @@ async def drive_stages(
                 local.kill_stuck(service, began, f"killed: {DEADLINES} calls missed their deadlines")
 
         run = Run(recipe, directory, ledger, peers, progress, Mending(limits, stopping, tell, stuck))
+        if metrics is not None and page is not None:
+            metrics.follow(run.time, run.mending)
+            write_targets(directory, page.address, local.metrics_addresses)
         finished = await until_done(run_stages(run), local.died, ledger)
         ledger.set_run(peak_memory_bytes=local.peak_memory_bytes())
         return finished
@@ -311,8 +331,10 @@ def check_digests(ledger: Ledger, recipe: Recipe, directory: Path) -> None:
 
 
 def data_digests(recipe: Recipe, directory: Path) -> dict[str, str]:
-    """SHA-256 of every data file that a stage reads, by path."""
+    """SHA-256 of every data file that a stage reads, and of the judge's constitution, by path."""
     paths = {str(source_path(data, directory)) for data in data_of(recipe)}
+    if "judge" in recipe.needed_services and recipe.services.judge.constitution is not None:
+        paths.add(recipe.services.judge.constitution)
     return {path: file_sha256(Path(path)) for path in sorted(paths)}
 
 

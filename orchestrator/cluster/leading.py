@@ -21,6 +21,7 @@ from orchestrator.cluster.events import EventProgress, Events
 from orchestrator.cluster.standing import Standing, probed
 from orchestrator.drive import drive_alone, stop_on_signals
 from orchestrator.ledger import Ledger, LostLease
+from orchestrator.metrics_door import MetricsPage
 from orchestrator.progress import Progress
 from orchestrator.recipe import RecipeError
 
@@ -40,6 +41,7 @@ class Candidate:
     events: Events
     progress: Progress
     changed: asyncio.Event
+    page: MetricsPage | None = None
 
     def note(self, text: str) -> None:
         """A sentence for the log and the Events."""
@@ -56,12 +58,14 @@ async def stand(
     *,
     api: Api | None = None,
     timing: Timing | None = None,
+    page: MetricsPage | None = None,
 ) -> bool:
     """Drives the run whenever it holds the Lease; True once the run is finished and it was told to stop.
 
     False when it was told to stop before. `begin` opens the run's ledger, `finish` hears of the run's end.
     """
     with candidacy(lease, progress, api or Api.of_this_pod(), timing) as candidate:
+        candidate.page = page
         async with probed(candidate.standing, probe_address):
             candidate.election.start()
             while await elected(candidate):
@@ -153,7 +157,7 @@ async def while_leading(candidate: Candidate, directory: Path, ledger: Ledger) -
     """Drives until the run's end, or None as soon as somebody else holds the Lease."""
     progress = EventProgress(candidate.progress, candidate.events)
     # No lock of this machine's: a leader that hangs would hold it, and the ledger's epoch fences.
-    driving = asyncio.ensure_future(drive_alone(directory, ledger, progress))
+    driving = asyncio.ensure_future(drive_alone(directory, ledger, progress, candidate.page))
     try:
         while True:
             candidate.changed.clear()

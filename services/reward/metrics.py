@@ -4,43 +4,26 @@ from __future__ import annotations
 
 from collections import Counter as Tally
 from collections.abc import Sequence
+from statistics import fmean, pstdev
+from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry
 
+from services.exported import exported
 from services.reward.scorers import Outcome, Scored
-
-DISAGREEMENTS = (0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.0, 5.0)  # normalised scores spread by about 1
 
 
 class RewardMetrics:
-    """Items by what came of them, and tokens."""
+    """Items by what came of them, tokens, and how scores spread."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._items = Counter(
-            "trueline_reward_items_total",
-            "Items by what came of them: scored, or the reason why not.",
-            ("scorer", "outcome"),
-            registry=registry,
-        )
-        self._tokens = Counter(
-            "trueline_reward_tokens_total",
-            "Tokens that scorers read.",
-            ("scorer",),
-            registry=registry,
-        )
-        self._truncated = Counter(
-            "trueline_reward_truncated_items_total",
-            "Items that were longer than the scorer's context.",
-            ("scorer",),
-            registry=registry,
-        )
-        self._disagreement = Histogram(
-            "trueline_reward_disagreement",
-            "Standard deviation of an ensemble's members over one item, in normalised scores.",
-            ("scorer",),
-            buckets=DISAGREEMENTS,
-            registry=registry,
-        )
+        def reward(name: str) -> Any:
+            return exported(f"trueline_reward_{name}", registry)
+
+        self._items, self._tokens = reward("items_total"), reward("tokens_total")
+        self._truncated = reward("truncated_items_total")
+        self._scores, self._mean, self._stddev = reward("score"), reward("score_mean"), reward("score_stddev")
+        self._disagreement = reward("disagreement")
 
     def observe(self, scorer: str, outcomes: Sequence[Outcome]) -> None:
         """Counts a batch."""
@@ -53,3 +36,13 @@ class RewardMetrics:
         for outcome in scored:
             if outcome.disagreement is not None:
                 self._disagreement.labels(scorer).observe(outcome.disagreement)
+        if scored:  # a batch without a score leaves mean and spread as they were, rather than make them 0
+            self._spread(scorer, "raw", [outcome.raw for outcome in scored])
+            self._spread(scorer, "normalised", [outcome.normalised for outcome in scored])
+
+    def _spread(self, scorer: str, form: str, scores: list[float]) -> None:
+        histogram = self._scores.labels(scorer, form)
+        for score in scores:
+            histogram.observe(score)
+        self._mean.labels(scorer, form).set(fmean(scores))
+        self._stddev.labels(scorer, form).set(pstdev(scores))

@@ -78,7 +78,7 @@ class Measured:
             setattr(self, field_name, getattr(self, field_name) + value)
 
     def numbers(self) -> dict[str, float | None]:
-        """Means by the names of METRICS."""
+        """Means by the names of trueline.metrics.STEP_NUMBERS."""
         rewards_N = torch.tensor(self.rewards, dtype=torch.float64)
         return {
             "rows": self.groups,
