@@ -21,7 +21,7 @@ WORKDIR /requirements
 COPY pyproject.toml ./
 RUN python3 -c "import pathlib, tomllib; \
 project = tomllib.loads(pathlib.Path('pyproject.toml').read_text())['project']; \
-parts = {'client': [], 'orchestrator': ['orchestrator', 'postgres'], 'services': ['services']}; \
+parts = {'client': [], 'orchestrator': ['orchestrator', 'postgres', 'kubernetes'], 'services': ['services']}; \
 [pathlib.Path(part + '.txt').write_text('\n'.join(sum((project['optional-dependencies'][extra] \
 for extra in extras), project['dependencies'])) + '\n') for part, extras in parts.items()]"
 

@@ -2,23 +2,29 @@
 
 import argparse
 import asyncio
+import importlib.util
 import json
+import logging
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from orchestrator import comparison_commands, judge_commands
 from orchestrator.data import DataError
 from orchestrator.drive import checked_name, drive, new_run, open_run, same_run
 from orchestrator.export import ExportError, export_model
 from orchestrator.launcher import REPOSITORY, LaunchError, ServiceDied
 from orchestrator.ledger import Ledger, LedgerError
 from orchestrator.ledger_place import VARIABLE, holds_run
+from orchestrator.metrics_door import MetricsDoor, add_flags, door_of, serving
 from orchestrator.payloads import PayloadError
 from orchestrator.peers import MixedVersions
 from orchestrator.progress import choose_progress
 from orchestrator.recipe import RecipeError
+from orchestrator.replicas import ReplicasMissing
 from orchestrator.report import print_report, write_report
 from orchestrator.run import RunError
 from orchestrator.summary import model_card, summarise
@@ -35,6 +41,7 @@ TOLD = (
     MixedVersions,
     PayloadError,
     RecipeError,
+    ReplicasMissing,
     RunError,
     ServiceDied,
     OSError,
@@ -80,6 +87,16 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="where the run is there already, go on with it; its recipe must be the same",
     )
+    run.add_argument(
+        "--elect",
+        metavar="LEASE",
+        help="in Kubernetes: drive only while this Lease is held, stand by while another holds it",
+    )
+    run.add_argument(
+        "--probe-address",
+        metavar="HOST:PORT",
+        help="with --elect: where /healthz and /readyz are answered",
+    )
     run.set_defaults(command=run_command)
     for name, command, text in (
         ("resume", resume_command, "go on with a run that was stopped or died"),
@@ -96,6 +113,10 @@ def parser() -> argparse.ArgumentParser:
         if name == "export":
             sub.add_argument("directory", type=Path, help="where to; must be empty or not exist")
             sub.add_argument("--model", help="which model; the newest published one without it")
+    for name in ("demo", "run", "resume"):
+        add_flags(commands.choices[name])
+    judge_commands.add_commands(commands)
+    comparison_commands.add_commands(commands)
     for sub in commands.choices.values():
         sub.add_argument(
             "--runs", type=Path, default=Path("runs"), help="directory of all runs (default: runs)"
@@ -117,31 +138,56 @@ def demo_command(options: argparse.Namespace) -> int:
         directory = options.runs / f"{DEMO.stem}-{count}"
     if count > 1:
         print(f"this run is {directory}: there are earlier ones", file=sys.stderr)
-    return go(directory, new_run(DEMO, directory, [], options.seed, options.ledger))
+    return go(directory, new_run(DEMO, directory, [], options.seed, options.ledger), door_of(options))
 
 
 def run_command(options: argparse.Namespace) -> int:
     """A new run of a recipe; with --or-resume the one that is there, as a restarted pod finds it."""
+    if options.elect:
+        return stand_for(options)
+    return go(*begin_run(options), door_of(options))
+
+
+def begin_run(options: argparse.Namespace) -> tuple[Path, Ledger]:
+    """The run that the options name, begun or found."""
     name = options.name if options.name is not None else options.recipe.stem
     directory = options.runs / checked_name(name)
-    if options.or_resume and holds_run(directory):
-        ledger = same_run(options.recipe, directory, options.overrides, options.seed, options.ledger)
-    else:
-        ledger = new_run(options.recipe, directory, options.overrides, options.seed, options.ledger)
-    return go(directory, ledger)
+    begin = same_run if options.or_resume and holds_run(directory) else new_run
+    return directory, begin(options.recipe, directory, options.overrides, options.seed, options.ledger)
+
+
+def stand_for(options: argparse.Namespace) -> int:
+    """Drives the run while the Lease is held, as one of several orchestrators of a cluster."""
+    if not options.or_resume:
+        raise RunError("--elect needs --or-resume: whoever takes over goes on with the run that is there")
+    if importlib.util.find_spec("kubernetes") is None:
+        raise RunError("--elect needs the client of Kubernetes: pip install 'trueline[kubernetes]'")
+    from orchestrator.cluster.leading import stand
+
+    logging.basicConfig(format="%(asctime)s %(name)s %(message)s")
+    logging.getLogger("orchestrator").setLevel(logging.INFO)
+    progress = choose_progress()
+    try:
+        begin, elect = partial(begin_run, options), (options.elect, options.probe_address)
+        with serving(door_of(options)) as page:
+            finished = asyncio.run(stand(*elect, begin, show_report, progress, page=page))
+    finally:
+        progress.close()
+    return 0 if finished else STOPPED
 
 
 def resume_command(options: argparse.Namespace) -> int:
     """Goes on from the last durable phase."""
     directory = options.runs / checked_name(options.run)
-    return go(directory, open_run(directory, options.ledger))
+    return go(directory, open_run(directory, options.ledger), door_of(options))
 
 
-def go(directory: Path, ledger: Ledger) -> int:
+def go(directory: Path, ledger: Ledger, metrics: MetricsDoor | None = None) -> int:
     """Drives a run and shows its report."""
     progress = choose_progress()
     try:
-        finished = asyncio.run(drive(directory, ledger, progress))
+        with serving(metrics) as page:
+            finished = asyncio.run(drive(directory, ledger, progress, page))
     finally:
         progress.close()
     if not finished:

@@ -24,7 +24,9 @@ from orchestrator.processes import (
     ending,
     quoted_tail,
 )
+from orchestrator.recipe_scorers import combination_text
 from orchestrator.recipe_settings import (
+    JudgeSettings,
     RewardSettings,
     Services,
     ServiceSettings,
@@ -35,7 +37,7 @@ from trueline import Access, CallError
 
 __all__ = ["REPOSITORY", "Child", "LaunchError", "LocalProcesses", "LocalServices", "ServiceDied"]
 
-SERVICE_NAMES = ("policy", "reference", "reward", "trainer")
+SERVICE_NAMES = tuple(CLIENTS)
 TERM_SECONDS = 10.0  # a draining service may finish its call
 READY_SECONDS = 120.0
 FIRST_PAUSE_SECONDS = 0.5
@@ -57,6 +59,8 @@ def service_children(services: Services, python: str, only: frozenset[str] | Non
         settings: ServiceSettings = getattr(services, name)
         if settings.addresses or (only is not None and name not in only):
             continue
+        if isinstance(settings, JudgeSettings) and not settings.is_whole:
+            continue
         for index in range(getattr(settings, "replicas", 1)):
             command = [python, "-m", f"services.{name}", *_flags(settings)]
             children.append(Child(f"{name}-{index}", command, settings.threads))
@@ -69,11 +73,29 @@ def _flags(settings: ServiceSettings) -> list[str]:
     if isinstance(settings, TrainerSettings):
         flags += ["--ranks", str(settings.ranks)] if settings.ranks > 1 else []
         flags += ["--activation-checkpointing"] if settings.activation_checkpointing else []
+    if isinstance(settings, JudgeSettings):
+        flags += _judge_flags(settings)
     if isinstance(settings, RewardSettings):
         for name in settings.learned:
             flags += ["--learned", name]
         for name, function in settings.rules.items():
             flags += ["--rule", f"{name}={function}"]
+        for name, combined in settings.combined.items():
+            flags += ["--combined", f"{name}={combination_text(combined)}"]
+    return flags
+
+
+def _judge_flags(settings: JudgeSettings) -> list[str]:
+    given = {
+        "--constitution": settings.constitution,
+        "--endpoint": settings.endpoint,
+        "--endpoint-model": settings.endpoint_model,
+        "--api-key-env": settings.api_key_env,
+        "--requests-per-minute": settings.requests_per_minute,
+    }
+    flags = [word for flag, value in given.items() if value is not None for word in (flag, str(value))]
+    if settings.endpoint is not None:
+        flags += ["--logprobs", settings.logprobs, "--requests-at-once", str(settings.requests_at_once)]
     return flags
 
 

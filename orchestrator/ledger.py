@@ -24,6 +24,7 @@ from sqlalchemy.engine import Connection
 
 from orchestrator.artifacts import ArtifactRows
 from orchestrator.database import LedgerError, LostLease, open_engine
+from orchestrator.label_rows import LabelRows
 from orchestrator.lease import Values, same
 from orchestrator.schema import phases, rounds, stages
 
@@ -48,7 +49,7 @@ def sqlite_url(run_directory: Path) -> str:
     return f"sqlite:///{run_directory.resolve() / 'ledger.db'}"
 
 
-class Ledger(ArtifactRows):
+class Ledger(ArtifactRows, LabelRows):
     """One run's rows. Reading needs no lease; every write checks that the lease is still held."""
 
     # --- stages ------------------------------------------------------------------------------

@@ -4,6 +4,9 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from orchestrator.recipe_labels import Label
+from orchestrator.recipe_rounds import DpoStage, PpoStage, PreferenceStage
+from orchestrator.recipe_scorers import MemberSettings
 from orchestrator.recipe_settings import (
     AnyModel,
     CausalModel,
@@ -17,11 +20,10 @@ from orchestrator.recipe_settings import (
     OptimizerSettings,
     OutputDirectory,
     Positive,
-    PpoAlgorithm,
-    RewardModel,
-    SamplingSettings,
+    SampledSettings,
     Scorer,
     Settings,
+    Share,
 )
 
 
@@ -74,30 +76,8 @@ class SftStage(_Supervised):
     """Which tokens bear loss: the assistant's, those of the last message, or every one."""
 
 
-class SampledSettings(Settings):
-    """What stages that draw completions share."""
-
-    sampling: SamplingSettings
-    """How responses are drawn."""
-    too_long: Literal["refuse", "truncate", "drop"] = "refuse"
-    """A prompt that leaves no room for max_new_tokens in the policy's context ends the run before anything
-    is drawn, loses its oldest tokens, or is left out; the last two are counted in the report."""
-
-
-class SimulatedLabel(Settings):
-    """Draws preferences with Bradley-Terry noise: P(i over j) = sigmoid(scale x (score_i - score_j))."""
-
-    kind: Literal["simulated"]
-    scorer: Scorer
-    """Whose scores decide."""
-    scale: Positive = 2.0
-    """Higher is less noise."""
-
-
 class CollectStage(SampledSettings):
     """Samples several responses to each prompt and has them compared."""
-
-    services: ClassVar[frozenset[str]] = frozenset({"policy", "reward"})
 
     kind: Literal["collect"]
     policy: CausalModel
@@ -111,12 +91,19 @@ class CollectStage(SampledSettings):
     """Responses to each prompt."""
     prompts_per_chunk: Count = 64
     """Prompts in one call."""
-    label: SimulatedLabel
+    label: Label
     """Who compares."""
+    max_missing_share: Share = 0.1
+    """Share of pairs whose label failed, ties and other abstentions apart; above it the run stops."""
     held_out_share: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Share of prompts whose comparisons never train: the reward model is measured on them."""
     output: Annotated[Name, Makes("comparisons")]
     """The name of the comparisons."""
+
+    @property
+    def services(self) -> frozenset[str]:
+        """The policy, and who compares."""
+        return frozenset({"policy"}) | self.label.services
 
 
 class ComparisonsStage(Settings):
@@ -146,6 +133,9 @@ class NormalisationSettings(Settings):
     """What their normalised scores average."""
     target_stddev: Positive = 1.0
     """What their normalised scores spread."""
+    length_controlled: bool = False
+    """Takes out of a score what the response's length explains: slope x (tokens - their mean), the slope
+    fitted by least squares on the same responses."""
 
 
 class RewardStage(Settings):
@@ -180,6 +170,13 @@ class RewardStage(Settings):
     """How scores are normalised; kept in the model's manifest."""
     agreement_scorer: Scorer | None = None
     """A rule whose order of held-out pairs is compared with the model's; null measures none."""
+    members: Annotated[int, Field(ge=2, le=64)] | None = None
+    """Trains so many models in place of one, by stages STAGE-1, STAGE-2, ... that make OUTPUT-1, OUTPUT-2
+    and so on, for services.reward.combined to make an ensemble of; seeds differ, and data by `leave_out`."""
+    leave_out: bool = True
+    """With `members`: each leaves out its own share of the training prompts."""
+    member: MemberSettings | None = None
+    """Which member of an ensemble this stage trains; `members` writes it."""
 
     @property
     def services(self) -> frozenset[str]:
@@ -190,55 +187,6 @@ class RewardStage(Settings):
     def _step_holds_a_minibatch(self) -> "RewardStage":
         if self.rows_per_step < self.minibatch_size:
             raise ValueError(f"rows_per_step must be at least {self.minibatch_size}, is {self.rows_per_step}")
-        return self
-
-
-class PpoStage(SampledSettings):
-    """Online PPO: sample, score, train, publish, and again."""
-
-    services: ClassVar[frozenset[str]] = frozenset({"policy", "reference", "reward", "trainer"})
-
-    kind: Literal["ppo"]
-    policy: CausalModel
-    """The model that is trained."""
-    reference: CausalModel
-    """The frozen model that the policy is kept near."""
-    critic: RewardModel | None = None
-    """The reward model that the critic starts from; null starts it from the policy with a new head."""
-    scorer: Scorer
-    """The scorer whose normalised scores are the reward."""
-    gold_scorer: Scorer | None = None
-    """A scorer that is measured on held-out prompts beside the reward, and never trains."""
-    gold_prompts: Data | None = None
-    """Held-out prompts for that measurement."""
-    gold_every: Count = 5
-    """Rounds between measurements."""
-    gold_limit: Count = 128
-    """Held-out prompts in a measurement."""
-    prompts: Data
-    """Prompts, taken in order and from the first again when they end."""
-    rounds: Count
-    """Rounds in all."""
-    prompts_per_round: Count
-    """Prompts in each round."""
-    samples_per_prompt: Count = 1
-    """Responses to each of them."""
-    prompts_per_chunk: Count = 64
-    """Prompts in one call to the policy service."""
-    checkpoint_every: Count = 10
-    """Rounds between checkpoints of the trainer; after a crash the rounds since are replayed."""
-    output: Annotated[Name, Makes("causal")]
-    """The name under which the policy is published."""
-    algorithm: PpoAlgorithm
-    """What the trainer does with a round."""
-
-    @model_validator(mode="after")
-    def _agrees_with_itself(self) -> "PpoStage":
-        if self.gold_scorer is not None and self.gold_prompts is None:
-            raise ValueError("gold_prompts is required where gold_scorer is given")
-        rollouts = self.prompts_per_round * self.samples_per_prompt
-        if self.algorithm.minibatches > rollouts:
-            raise ValueError(f"algorithm.minibatches must be at most {rollouts} (the round's rollouts)")
         return self
 
 
@@ -294,6 +242,8 @@ Stage = Annotated[
     | ComparisonsStage
     | RewardStage
     | PpoStage
+    | DpoStage
+    | PreferenceStage
     | EvaluateStage
     | ExportStage,
     Field(discriminator="kind"),
@@ -306,6 +256,8 @@ STAGE_KINDS: dict[str, type[Settings]] = {
     "comparisons": ComparisonsStage,
     "reward": RewardStage,
     "ppo": PpoStage,
+    "dpo": DpoStage,
+    "preference": PreferenceStage,
     "evaluate": EvaluateStage,
     "export": ExportStage,
 }

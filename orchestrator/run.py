@@ -133,18 +133,41 @@ class Run:
 
     async def serve_policy(self, model: str) -> types_pb2.ModelVersion:
         """Makes the policy service serve a model's newest version; returns which that is."""
-        return await self._serve("policy", "policy", model, self.peers.serve_policy)
+        version = await self._serve("policy", "policy", model, self.peers.serve_policy)
+        await self._follow()
+        return version
+
+    async def _follow(self) -> None:
+        """Replicas that other services gained meanwhile load what theirs serve, before a round uses them."""
+        for service, orders in list(self.orders.items()):
+            if self.peers.moved(service):
+                for order in list(orders.values()):
+                    await self.mending.persist(service, order)
 
     async def serve_reference(self, model: str) -> types_pb2.ModelVersion:
         """Makes the reference service serve a model's newest version."""
         return await self._serve("reference", "reference", model, self.peers.serve_reference)
 
     async def serve_scorers(self, *scorers: str | None) -> None:
-        """Makes the reward service serve the newest versions of learned scorers; rules need nothing."""
+        """Makes the reward service serve the newest versions of learned scorers, also those that others are
+        made of; rules need nothing."""
+        hosted = self.recipe.services.reward
         for scorer in dict.fromkeys(scorers):
-            if scorer in self.recipe.services.reward.learned:
+            if scorer in hosted.combined:
+                await self.serve_scorers(*hosted.combined[scorer].parts)
+                version = await self.ask("reward", partial(self.peers.scorer_version, scorer))
+                if version.sha256:
+                    self.scorers[scorer] = version
+            elif scorer in hosted.learned:
                 serve = partial(self.peers.serve_reward, scorer)
                 self.scorers[scorer] = await self._serve("reward", scorer, scorer, serve)
+
+    async def serve_judge(self) -> types_pb2.ModelVersion | None:
+        """Makes the judge service judge with the recipe's model, newest version; None for an endpoint."""
+        model = self.recipe.services.judge.model
+        if model is None:
+            return None
+        return await self._serve("judge", "judge", model, self.peers.serve_judge)
 
     async def _serve(self, service: str, what: str, model: str, serve: Serve) -> types_pb2.ModelVersion:
         where = self.locate(model)

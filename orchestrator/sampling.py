@@ -37,7 +37,7 @@ class Sampler:
         self.overflow = overflow
         self.sampling = types_pb2.SamplingParameters(**sampling.model_dump(), seed=seed)
         # One chunk in work and one under way for each replica keeps all of them busy.
-        self.free = asyncio.Semaphore(2 * len(run.peers.policy_replicas))
+        self.free = asyncio.Semaphore(2 * max(1, run.peers.count("policy")))
         self.drawing: set[asyncio.Future[None]] = set()
 
     async def chunk(

@@ -2,7 +2,7 @@
 
 import sqlalchemy as sa
 
-REVISION = "0002"  # of the newest migration; a ledger of a revision that is not known is refused
+REVISION = "0003"  # of the newest migration; a ledger of a revision that is not known is refused
 
 metadata = sa.MetaData()
 
@@ -103,4 +103,31 @@ comparisons = sa.Table(
     sa.Column("source", sa.String, nullable=False),
     sa.Column("held_out", sa.Boolean, nullable=False),
     sa.Column("policy_version", sa.JSON, nullable=False),
+)
+labels = sa.Table(
+    "labels",
+    metadata,
+    sa.Column("run", sa.String, primary_key=True),
+    sa.Column("stage", sa.String, primary_key=True),
+    sa.Column("round", sa.Integer, primary_key=True),
+    # Names the pair within its round, such as "p17/0-2".
+    sa.Column("item", sa.String, primary_key=True),
+    sa.Column("position", sa.BigInteger, nullable=False),
+    # "judge" or "person"; a pair waits for its person while answered_at is null.
+    sa.Column("source", sa.String, nullable=False),
+    sa.Column("prompt", sa.JSON, nullable=False),
+    sa.Column("first", sa.Text, nullable=False),
+    sa.Column("second", sa.Text, nullable=False),
+    # That the first is better; null beside a reason.
+    sa.Column("probability", sa.Float),
+    sa.Column("reason", sa.String),
+    sa.Column("message", sa.Text),
+    # Gold score of the first less that of the second, where something can tell; it never trains.
+    sa.Column("gold_margin", sa.Float),
+    sa.Column("annotator", sa.String),
+    # How the judge was asked: selection, reading rules. With the pair, all that a replay needs.
+    sa.Column("question", sa.JSON(none_as_null=True)),
+    # {"verdict": ..., "judge": ..., "constitution_sha256": ...} as the judge gave them.
+    sa.Column("verdict", sa.JSON(none_as_null=True)),
+    sa.Column("answered_at", sa.Float),
 )

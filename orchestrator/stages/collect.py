@@ -1,18 +1,18 @@
 """Collecting comparisons: sample several responses to a prompt, and have them compared."""
 
-import math
-import random
+from collections import Counter
 from collections.abc import Sequence
 from itertools import combinations
 from typing import Any
 
 from orchestrator.data import read_prompts
 from orchestrator.fitting import fitting_prompts
+from orchestrator.labelling import Outcome, Pair, label_pairs, serve_labellers
 from orchestrator.peers import in_parallel
 from orchestrator.prompts import Asked, Row
 from orchestrator.recipe_stages import CollectStage
-from orchestrator.run import Run, Stopwatch
-from orchestrator.sampling import Sampler, cut, score, values
+from orchestrator.run import Run, RunError, Stopwatch
+from orchestrator.sampling import Sampler, cut
 from orchestrator.seeds import derive, shuffled
 from orchestrator.shapes import prompt_part
 from orchestrator.sources import read_rows
@@ -23,7 +23,9 @@ async def run_collect(run: Run, name: str, settings: CollectStage) -> dict[str, 
     """Keeps one collection of comparisons, whole; one that is kept is not drawn or labelled again."""
     watch = Stopwatch()
     if not run.ledger.all_comparisons(settings.output):
-        run.ledger.add_comparisons(settings.output, await collect(run, name, settings))
+        rows, account = await collect(run, name, settings)
+        run.mark(name, 1, "outcomes", account, watch)
+        run.ledger.add_comparisons(settings.output, rows)
     rows = run.ledger.all_comparisons(settings.output)
     run.mark(name, 1, "labelled", {"prompts": len(rows)}, watch)
     return {
@@ -31,78 +33,104 @@ async def run_collect(run: Run, name: str, settings: CollectStage) -> dict[str, 
         "comparisons": sum(len(row["preferences"]) for row in rows),
         "held_out_prompts": sum(1 for row in rows if row["held_out"]),
         "policy": settings.policy,
+        **(run.ledger.phase(name, 1, "outcomes") or {}),
     }
 
 
-async def collect(run: Run, name: str, settings: CollectStage) -> list[dict[str, Any]]:
-    """Samples and labels; its prompts are split into those that train and those held out, not its pairs."""
+async def collect(run: Run, name: str, settings: CollectStage) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Samples and labels; its prompts are split into those that train and those held out, not its pairs.
+
+    The second value counts the labels by source, and the pairs without one by reason.
+    """
     prompts: list[Row] = read_rows(run, read_prompts, settings.prompts, settings.prompt_limit)
     policy = await run.serve_policy(settings.policy)
-    await run.serve_scorers(settings.label.scorer)
+    await serve_labellers(run, settings.label)
     seed = derive(run.recipe.seed, name)
     prompts = await fitting_prompts(run, name, "prompts", prompts, settings, policy)
-    sampler = Sampler(run, name, 1, settings.sampling, seed, truncate=settings.too_long == "truncate")
-    samples = settings.samples_per_prompt
-
-    async def label(index: int, rows: Sequence[Row]) -> list[dict[str, Any]]:
-        rollouts = await sampler.chunk(index, [Asked(row) for row in rows], samples, policy)
-        answered = [row for row in rows for _ in range(samples)]
-        scores = values(
-            await score(run, settings.label.scorer, answered, [r.response_text for r in rollouts])
-        )
-        run.progress.step_done(name, min((index + 1) * len(rows), len(prompts)), len(prompts), {})
-        return [
-            compare(
-                row,
-                rollouts[i * samples : (i + 1) * samples],
-                scores[i * samples : (i + 1) * samples],
-                settings.label.scale,
-                seed,
-            )
-            for i, row in enumerate(rows)
-        ]
-
-    chunks = cut(prompts, settings.prompts_per_chunk)
-    labelled = await in_parallel(label(index, rows) for index, rows in enumerate(chunks))
-    rows = [row for chunk in labelled for row in chunk if row["preferences"]]
+    drawn = await sampled(run, name, settings, prompts, policy, seed)
+    pairs = [pair for row, rollouts in zip(prompts, drawn, strict=True) for pair in pairs_of(row, rollouts)]
+    outcomes = await label_pairs(run, name, 1, pairs, settings.label, seed)
+    account = refuse_failures(name, outcomes, settings.max_missing_share)
+    labelled = {pair.key: outcome for pair, outcome in zip(pairs, outcomes, strict=True)}
+    compared = (compare(row, rollouts, labelled) for row, rollouts in zip(prompts, drawn, strict=True))
+    rows = [row for row in compared if row["preferences"]]
     held_out = set(
         shuffled(len(rows), derive(seed, "held-out"))[: round(len(rows) * settings.held_out_share)]
     )
+    return [{**row, "held_out": index in held_out} for index, row in enumerate(rows)], account
+
+
+async def sampled(
+    run: Run,
+    name: str,
+    settings: CollectStage,
+    prompts: Sequence[Row],
+    policy: types_pb2.ModelVersion,
+    seed: int,
+) -> list[list[types_pb2.Rollout]]:
+    """The responses to each prompt, in order."""
+    sampler = Sampler(run, name, 1, settings.sampling, seed, truncate=settings.too_long == "truncate")
+    samples = settings.samples_per_prompt
+
+    async def draw(index: int, rows: Sequence[Row]) -> list[types_pb2.Rollout]:
+        rollouts = await sampler.chunk(index, [Asked(row) for row in rows], samples, policy)
+        run.progress.step_done(name, min((index + 1) * len(rows), len(prompts)), len(prompts), {})
+        return rollouts
+
+    chunks = cut(prompts, settings.prompts_per_chunk)
+    drawn = await in_parallel(draw(index, rows) for index, rows in enumerate(chunks))
+    everything = [each for rollouts in drawn for each in rollouts]
+    return [list(answers) for answers in cut(everything, samples)]
+
+
+def pairs_of(row: Row, rollouts: Sequence[types_pb2.Rollout]) -> list[Pair]:
+    """Every pair of a prompt's responses; two equal texts are none."""
+    texts, name = [each.response_text for each in rollouts], row["prompt_id"]
     return [
-        {**row, "source": f"simulated:{settings.label.scorer}", "held_out": index in held_out}
-        for index, row in enumerate(rows)
+        Pair(f"{name}/{first}-{second}", row, texts[first], texts[second], (name, first, second))
+        for first, second in combinations(range(len(texts)), 2)
+        if texts[first] != texts[second]
     ]
 
 
-def compare(
-    row: Row, rollouts: Sequence[types_pb2.Rollout], scores: Sequence[float | None], scale: float, seed: int
-) -> dict[str, Any]:
-    """One prompt's comparisons, drawn from scores with Bradley-Terry noise.
+def refuse_failures(name: str, outcomes: Sequence[Outcome], limit: float) -> dict[str, Any]:
+    """Counts labels by source and pairs without one by reason; RunError where too many failed.
 
-    P(i beats j) = sigmoid(scale * (score_i - score_j)). Two equal texts are no comparison, and a
-    response without a score takes part in none.
-
-        {"prompt_id": "p7", "responses": ["a", "b"], "preferences": [[1, 0, 1.0]], ...}    b beat a
+    Slow or odd answers would be the ones left out.
     """
-    responses = [each.response_text for each in rollouts]
-    preferences = []
-    for first, second in combinations(range(len(responses)), 2):
-        better, worse = scores[first], scores[second]
-        if responses[first] == responses[second] or better is None or worse is None:
+    reasons = Counter(each.reason for each in outcomes if each.probability is None)
+    failed = [each for each in outcomes if each.failed]
+    if len(failed) > limit * len(outcomes):
+        raise RunError(
+            f"{name}: {len(failed)} of {len(outcomes)} pairs have no label, more than max_missing_share "
+            f"({limit:g}) allows; the first: {failed[0].reason}: {failed[0].message}. Mend who labels "
+            f"({failed[0].source}) and resume"
+        )
+    sources = Counter(each.source for each in outcomes if each.probability is not None)
+    return {"sources": dict(sorted(sources.items())), "left_out": dict(sorted(reasons.items()))}
+
+
+def compare(
+    row: Row, rollouts: Sequence[types_pb2.Rollout], labelled: dict[tuple[Any, ...], Outcome]
+) -> dict[str, Any]:
+    """One prompt's comparisons: the likelier winner first, and how likely it is. No label, no comparison.
+
+    {"prompt_id": "p7", "responses": ["a", "b"], "preferences": [[1, 0, 0.9]], ...}    b beats a, by 0.9
+    """
+    name, preferences, sources = row["prompt_id"], [], set[str]()
+    for first, second in combinations(range(len(rollouts)), 2):
+        outcome = labelled.get((name, first, second))
+        if outcome is None or outcome.probability is None:
             continue
-        draw = random.Random(derive(seed, "label", row["prompt_id"], first, second)).random()
-        first_wins = draw < sigmoid(scale * (better - worse))
-        preferences.append([first, second, 1.0] if first_wins else [second, first, 1.0])
+        chance = outcome.probability
+        preferences.append([first, second, chance] if chance >= 0.5 else [second, first, 1 - chance])
+        sources.add(outcome.source)
     version = rollouts[0].policy_version
     return {
-        "prompt_id": row["prompt_id"],
+        "prompt_id": name,
         "prompt": prompt_part(row),
-        "responses": responses,
+        "responses": [each.response_text for each in rollouts],
         "preferences": preferences,
+        "source": "+".join(sorted(sources)),
         "policy_version": {"model": version.model, "number": version.number, "sha256": version.sha256},
     }
-
-
-def sigmoid(x: float) -> float:
-    """1 / (1 + exp(-x)), without overflow."""
-    return 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(x) / (1 + math.exp(x))

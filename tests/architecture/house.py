@@ -35,11 +35,13 @@ ORCHESTRATOR_NEEDS = CLIENT_NEEDS | {
     "alembic",
     "datasets",
     "jinja2",
+    "kubernetes",
     "matplotlib",
     "prometheus_client",
     "pydantic",
     "rich",
     "sqlalchemy",
+    "urllib3",
     "yaml",
 }
 WORLDS_NEED = {"numpy", "safetensors", "tokenizers", "torch", "transformers", "yaml"}
@@ -92,6 +94,11 @@ RULES = (
         "2. the orchestrator imports trueline, never services, never torch",
         under("orchestrator"),
         beyond(*ORCHESTRATOR_NEEDS, "trueline", "orchestrator"),
+    ),
+    Rule(
+        "2. only orchestrator/cluster knows Kubernetes",
+        lambda path: path.parts[0] == "orchestrator" and not path.is_relative_to("orchestrator/cluster"),
+        lambda path, module: module.partition(".")[0] in ("kubernetes", "urllib3"),
     ),
     Rule(
         "3. a service never imports another service",

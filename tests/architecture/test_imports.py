@@ -40,6 +40,7 @@ def copy_of_the_house(tmp_path_factory):
         ("protos/trueline/planted.py", "import numpy", "1. the client imports grpc"),
         ("orchestrator/planted.py", "from services import weights", "2. the orchestrator imports trueline"),
         ("orchestrator/planted.py", "def late():\n    import torch", "2. the orchestrator imports trueline"),
+        ("orchestrator/planted.py", "import kubernetes.client", "2. only orchestrator/cluster knows"),
         ("services/policy/planted.py", "from services.reward import x", "3. a service never imports another"),
         ("services/planted.py", "import services.trainer.ppo_loss", "3. a shared noun imports no service"),
         ("services/planted.py", "import pandas", "3. services import trueline"),

@@ -67,6 +67,16 @@ def labels(workload: Object) -> dict[str, str]:
     return dict(template(workload)["metadata"].get("labels", {}))
 
 
+def orchestrators(objects: list[Object]) -> list[Object]:
+    """The workloads that drive runs."""
+    return [each for each in of_kind(objects, *WORKLOADS) if each["metadata"]["name"] == "orchestrator"]
+
+
+def environment(container: Object) -> dict[str, Object]:
+    """A container's variables by name, each as it is declared."""
+    return {each["name"]: each for each in container.get("env", [])}
+
+
 def containers(workload: Object) -> Iterator[Object]:
     """Init containers and containers."""
     yield from pod_spec(workload).get("initContainers", [])

@@ -20,9 +20,11 @@ from trueline.client import GENERATE_DEADLINE, LOGPROBS_DEADLINE, SCORE_DEADLINE
 Faults = Iterator[str]
 
 VOLUMES = {"configMap", "downwardAPI", "emptyDir", "persistentVolumeClaim", "projected", "secret"}
+PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
 HOST_KEYS = ("hostNetwork", "hostPID", "hostIPC")
 RESOURCES = ("cpu", "memory", "ephemeral-storage")
-WRITERS = ("trainer", "orchestrator")  # all others read the artifacts
+WRITERS = ("trainer", "orchestrator", "prepare")  # all others read the artifacts
+SINGLE = ("trainer", "postgres")  # of one pod, by their nature
 LONGEST_CALL = {"policy": GENERATE_DEADLINE, "reference": LOGPROBS_DEADLINE, "reward": SCORE_DEADLINE}
 SPARE_SECONDS = 10  # between --grace and the kill
 LENIENT_SECONDS = 60  # of silence before a living process may be killed
@@ -57,7 +59,10 @@ def restricted(objects: list[Object]) -> Faults:
 
 
 def own_account(objects: list[Object]) -> Faults:
-    """Each workload has a ServiceAccount of its own, and no token, since none calls the API."""
+    """Each workload has a ServiceAccount of its own, and a token only where a RoleBinding gives it a use."""
+    bound = {
+        subject["name"] for each in of_kind(objects, "RoleBinding") for subject in each.get("subjects", [])
+    }
     accounts = {item["metadata"]["name"]: item for item in of_kind(objects, "ServiceAccount")}
     users: dict[str, str] = {}
     for workload in of_kind(objects, *WORKLOADS):
@@ -68,12 +73,10 @@ def own_account(objects: list[Object]) -> Faults:
         elif account in users:
             yield f"{named(workload)} and {users[account]} share the account {account!r}"
         users.setdefault(account, named(workload))
-        tokens = (
-            pod.get("automountServiceAccountToken"),
-            accounts.get(account, {}).get("automountServiceAccountToken"),
-        )
-        if tokens != (False, False):
-            yield f"{named(workload)} mounts a token that it does not use"
+        by_default = accounts.get(account, {}).get("automountServiceAccountToken")
+        if by_default is not False or pod.get("automountServiceAccountToken") is not (account in bound):
+            use = "lacks its token" if account in bound else "mounts a token that it does not use"
+            yield f"{named(workload)} {use}"
 
 
 def bounded(objects: list[Object]) -> Faults:
@@ -98,23 +101,42 @@ def bounded(objects: list[Object]) -> Faults:
 
 
 def probed(objects: list[Object]) -> Faults:
-    """What serves has three probes on its gRPC port; liveness asks for the process only, and waits long."""
+    """What stays has three probes; liveness asks for the process only, and waits long."""
     for place, workload, container in all_containers(objects):
         ports = {port["name"]: port["containerPort"] for port in container.get("ports", [])}
         if workload["kind"] == "Job" and not ports:
             continue  # its end is what Kubernetes sees of it
-        for kind in ("startupProbe", "readinessProbe", "livenessProbe"):
-            if container.get(kind, {}).get("grpc", {}).get("port") != ports.get("grpc", 0):
-                yield f"{place} has no {kind} on its gRPC port"
-        service = f"trueline.v1.{container['name'].capitalize()}Service"
-        if container.get("readinessProbe", {}).get("grpc", {}).get("service") != service:
-            yield f"{place} is called ready by something else than {service}"
-        for kind in ("startupProbe", "livenessProbe"):
-            if container.get(kind, {}).get("grpc", {}).get("service"):
-                yield f"{place} {kind} asks for a loaded model: a pod that waits for one would be killed"
+        if "grpc" in ports:
+            yield from grpc_probes(place, container, ports)
+        elif "probes" in ports:
+            yield from http_probes(place, container)
+        elif not all(container.get(kind, {}).get("exec") for kind in PROBES):
+            yield f"{place} lacks a probe"
         liveness = container.get("livenessProbe", {})
         if liveness.get("periodSeconds", 10) * liveness.get("failureThreshold", 3) < LENIENT_SECONDS:
             yield f"{place} is killed after less than {LENIENT_SECONDS} s of silence"
+
+
+def grpc_probes(place: str, container: Object, ports: dict[str, int]) -> Faults:
+    """Native gRPC health, on the plaintext port where the calls' own speaks TLS."""
+    port = ports.get("health", ports["grpc"])
+    for kind in PROBES:
+        if container.get(kind, {}).get("grpc", {}).get("port") != port:
+            yield f"{place} has no {kind} on its gRPC port"
+    service = f"trueline.v1.{container['name'].capitalize()}Service"
+    if container.get("readinessProbe", {}).get("grpc", {}).get("service") != service:
+        yield f"{place} is called ready by something else than {service}"
+    for kind in ("startupProbe", "livenessProbe"):
+        if container.get(kind, {}).get("grpc", {}).get("service"):
+            yield f"{place} {kind} asks for a loaded model: a pod that waits for one would be killed"
+
+
+def http_probes(place: str, container: Object) -> Faults:
+    """The orchestrator's two paths."""
+    for kind in PROBES:
+        path = "/readyz" if kind == "readinessProbe" else "/healthz"
+        if container.get(kind, {}).get("httpGet") != {"path": path, "port": "probes"}:
+            yield f"{place} has no {kind} that asks {path}"
 
 
 def drained(objects: list[Object]) -> Faults:
@@ -139,9 +161,9 @@ def disruptions(objects: list[Object]) -> Faults:
     budgets = of_kind(objects, "PodDisruptionBudget")
     for workload in of_kind(objects, "StatefulSet", "Deployment"):
         covering = [each for each in budgets if selects(each["spec"]["selector"], pod_labels(workload))]
-        if workload["metadata"]["name"] == "trainer":
+        if workload["metadata"]["name"] in SINGLE:
             if covering or workload["spec"]["replicas"] != 1:
-                yield "the trainer is one pod, and a budget would block every drain or protect nothing"
+                yield f"{named(workload)} is one pod: a budget would block every drain or protect nothing"
             continue
         if [each["spec"].get("maxUnavailable") for each in covering] != [1]:
             yield f"{named(workload)} is covered by {len(covering)} budgets of one pod at a time, needs one"
@@ -174,8 +196,11 @@ def artifacts(objects: list[Object]) -> Faults:
                 yield f"{named(workload)} mounts a ConfigMap that is not there: {config}"
         for container in containers(workload):
             mounts = {mount["name"]: mount for mount in container.get("volumeMounts", [])}
+            claimed = {each["metadata"]["name"] for each in workload["spec"].get("volumeClaimTemplates", [])}
             yield from (
-                f"{named(workload)} mounts no such volume: {name}" for name in mounts if name not in volumes
+                f"{named(workload)} mounts no such volume: {name}"
+                for name in mounts
+                if name not in {*volumes, *claimed}
             )
             read_only = mounts.get("artifacts", {}).get("readOnly", False)
             writes = workload["metadata"]["name"] in WRITERS

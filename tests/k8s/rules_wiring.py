@@ -1,4 +1,4 @@
-"""Rules about who finds whom: images, commands, flags, names, ports, addresses, and who may talk to whom."""
+"""Rules about who finds whom: images, commands, flags, names, ports, addresses."""
 
 import argparse
 import contextlib
@@ -22,6 +22,7 @@ from tests.k8s.manifests import (
     flag,
     named,
     of_kind,
+    orchestrators,
     pod_spec,
     selects,
 )
@@ -30,7 +31,8 @@ from trueline.version import __version__
 
 Faults = Iterator[str]
 
-DNS = {"k8s-app": "kube-dns"}
+# Of others; each by its full version.
+FOREIGN = re.compile(r"docker\.io/library/postgres:\d+\.\d+-bookworm")
 PLACE = re.compile(r"/artifacts/[\w./-]+")
 
 
@@ -38,6 +40,8 @@ def images(objects: list[Object]) -> Faults:
     """Every image is a target of the Dockerfile, at this version, and holds what its command names."""
     targets = copied_by_target()
     for place, _, container in all_containers(objects):
+        if FOREIGN.fullmatch(container["image"]):
+            continue
         name, _, tag = container["image"].rpartition("/")[2].partition(":")
         target = name.removeprefix("trueline-")
         if target not in targets or not name.startswith("trueline-"):
@@ -65,6 +69,8 @@ def commands(objects: list[Object]) -> Faults:
     """Every command is `python -m` with a module of this repository, and takes the flags that it is given."""
     for place, _, container in all_containers(objects):
         command = container.get("command", [])
+        if FOREIGN.fullmatch(container["image"]) and not command:
+            continue
         if command[:2] != ["python", "-m"] or len(command) != 3:
             yield f"{place} runs {' '.join(command) or 'what the image says'}, and not python -m MODULE"
         elif not (ROOT / command[2].replace(".", "/") / "__main__.py").is_file():
@@ -110,6 +116,8 @@ def refusal(parser: argparse.ArgumentParser, words: list[str]) -> str | None:
 def ports(objects: list[Object]) -> Faults:
     """Flags, container ports and Service ports are the same numbers under the same names."""
     for workload in of_kind(objects, "StatefulSet", "Deployment"):
+        if "grpc" not in port_names(workload):
+            continue
         service = service_of(objects, workload)
         if service is None:
             yield f"{named(workload)} has no Service under its serviceName with its labels"
@@ -118,6 +126,9 @@ def ports(objects: list[Object]) -> Faults:
             yield f"{named(service)} hides pods: must be headless and name unready ones too"
         (container,) = pod_spec(workload)["containers"]
         offered = {port["name"]: port["containerPort"] for port in container.get("ports", [])}
+        health = offered.pop("health", None)  # kubelet's alone
+        if health is not None and not (flag(container, "--health-address") or "").endswith(f":{health}"):
+            yield f"{named(workload)} is probed on {health}, and does not listen there"
         for name, flag_name in (("grpc", "--address"), ("metrics", "--metrics-address")):
             told = (flag(container, flag_name) or "").rpartition(":")[2]
             if str(offered.get(name)) != told:
@@ -161,8 +172,8 @@ def label_sets(objects: list[Object]) -> Faults:
 
 
 def addresses(objects: list[Object]) -> Faults:
-    """The recipe loads, names every pod of each service by its Service, and agrees with the pods' flags."""
-    for job in of_kind(objects, "Job"):
+    """The recipe loads, names each service by Service or by all its pods, and agrees with the pods' flags."""
+    for job in orchestrators(objects):
         try:
             recipe, options = recipe_of(objects, job)
         except (RecipeError, KeyError) as error:
@@ -181,7 +192,7 @@ def addresses(objects: list[Object]) -> Faults:
             port = next(each["port"] for each in service["spec"]["ports"] if each["name"] == "grpc")
             host = service["metadata"]["name"]
             pods = [f"{name}-{index}.{host}:{port}" for index in range(workload["spec"]["replicas"])]
-            if told != pods:
+            if told not in ([f"kubernetes:///{name}:{port}"], pods):
                 yield f"the recipe looks for {name} at {told}, and its pods are {pods}"
             (container,) = pod_spec(workload)["containers"]
             yield from agreement_faults(name, container, recipe, run)
@@ -229,63 +240,6 @@ def recipe_of(objects: list[Object], job: Object) -> tuple[Recipe, argparse.Name
         return load_recipe(recipe_file, options.overrides, options.seed, Path(directory) / "run"), options
 
 
-def network(objects: list[Object]) -> Faults:
-    """All is denied but what is named; what is named goes to named ports of named pods."""
-    policies = of_kind(objects, "NetworkPolicy")
-    workloads = of_kind(objects, *WORKLOADS)
-    closed = [each for each in policies if each["spec"]["podSelector"] == {} and not list(rules_of(each))]
-    if not any(set(each["spec"].get("policyTypes", [])) == {"Ingress", "Egress"} for each in closed):
-        yield "nothing denies what is not named: no policy selects all pods and allows nothing, both ways"
-    for policy in policies:
-        if not any(selects(policy["spec"]["podSelector"], pod_labels(each)) for each in workloads):
-            yield f"{named(policy)} selects no pod"
-        for way, rule in rules_of(policy):
-            peers = rule.get("to" if way == "egress" else "from")
-            if not peers or any(
-                not each.get("podSelector") and not each.get("namespaceSelector") for each in peers
-            ):
-                yield f"{named(policy)} opens {way} to everybody"
-            if not rule.get("ports") or any("port" not in each for each in rule["ports"]):
-                yield f"{named(policy)} opens every port in {way}"
-    yield from (f"{source} may not reach {target}" for source, target in blocked(objects, policies))
-
-
-def rules_of(policy: Object) -> Iterator[tuple[str, Object]]:
-    """("egress", rule) and ("ingress", rule) of a policy."""
-    for way in ("ingress", "egress"):
-        for rule in policy["spec"].get(way, []):
-            yield way, rule
-
-
-def blocked(objects: list[Object], policies: list[Object]) -> Iterator[tuple[str, str]]:
-    """What the orchestrator has to reach and cannot: each service on its gRPC port, at both ends, and DNS."""
-    for job in of_kind(objects, "Job"):
-        source = pod_labels(job)
-        for workload in of_kind(objects, "StatefulSet", "Deployment"):
-            target = pod_labels(workload)
-            for container in containers(workload):
-                port = next(
-                    (each["containerPort"] for each in container["ports"] if each["name"] == "grpc"), 0
-                )
-                out = allows(policies, "egress", source, target, port)
-                if not (out and allows(policies, "ingress", target, source, port)):
-                    yield named(job), f"{named(workload)} on {port}"
-        if not allows(policies, "egress", source, DNS, 53):
-            yield named(job), "the cluster's DNS"
-
-
-def allows(policies: list[Object], way: str, pod: dict[str, str], peer: dict[str, str], port: int) -> bool:
-    """True where some policy of `pod` names the peer and the port."""
-    return any(
-        selects(each.get("podSelector"), peer)
-        for policy in policies
-        if selects(policy["spec"]["podSelector"], pod)
-        for direction, rule in rules_of(policy)
-        if direction == way and any(open_port.get("port") == port for open_port in rule.get("ports", []))
-        for each in rule.get("to" if way == "egress" else "from", [])
-    )
-
-
 def scraped(objects: list[Object]) -> Faults:
     """Every PodMonitor finds pods with its ports, all pods with metrics are found, and its fields exist."""
     serving = [each for each in of_kind(objects, *WORKLOADS) if "metrics" in port_names(each)]
@@ -308,4 +262,4 @@ def port_names(workload: Object) -> set[str]:
     return {port["name"] for container in containers(workload) for port in container.get("ports", [])}
 
 
-WIRING_RULES = (images, commands, ports, label_sets, addresses, network, scraped)
+WIRING_RULES = (images, commands, ports, label_sets, addresses, scraped)

@@ -3,6 +3,8 @@
 import pytest
 
 from tests.k8s.manifests import ROOT, Object, build, kustomizations, missing_kubectl, named
+from tests.k8s.rules_access import ACCESS_RULES
+from tests.k8s.rules_network import NETWORK_RULES
 from tests.k8s.rules_pods import POD_RULES
 from tests.k8s.rules_wiring import WIRING_RULES
 
@@ -10,7 +12,7 @@ kubernetes_validate = pytest.importorskip("kubernetes_validate", reason="kuberne
 pytestmark = pytest.mark.skipif(bool(missing_kubectl()), reason=missing_kubectl())
 
 CUSTOM = {"PodMonitor"}  # no schema comes with Kubernetes; the rule `scraped` knows its fields
-RULES = (*POD_RULES, *WIRING_RULES)
+RULES = (*POD_RULES, *WIRING_RULES, *NETWORK_RULES, *ACCESS_RULES)
 
 
 def newest_versions(count: int) -> list[str]:
@@ -58,15 +60,15 @@ def test_the_cluster_runs_the_stages_of_the_recipe_that_laptops_run() -> None:
     assert TARGET.read_text(encoding="utf-8") == derived(SOURCE.read_text(encoding="utf-8")), hint
 
 
-def test_the_init_container_prepares_what_the_recipe_would(built: dict[str, list[Object]]) -> None:
+def test_the_job_prepares_what_the_recipe_would(built: dict[str, list[Object]]) -> None:
     import yaml
 
     recipe = yaml.safe_load((ROOT / "recipes" / "helpdesk-ppo.yaml").read_text(encoding="utf-8"))
     wanted = [word.replace("{seed}", str(recipe["seed"])) for word in recipe["prepare"]["command"]]
     wanted = [word.replace("{prepared}", "/artifacts/worlds/helpdesk") for word in wanted]
     (job,) = [item for item in built["overlays/cpu-demo"] if item["kind"] == "Job"]
-    (prepare,) = job["spec"]["template"]["spec"]["initContainers"]
-    assert [*prepare["command"], *prepare["args"]] == wanted
+    (prepare,) = job["spec"]["template"]["spec"]["containers"]
+    assert [*prepare["command"], *prepare["args"]] == [*wanted, "--whole"]
 
 
 def test_no_shell_and_no_idle_pod_anywhere_under_k8s() -> None:

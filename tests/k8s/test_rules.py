@@ -5,8 +5,10 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.k8s import rules_pods, rules_wiring
+from tests.k8s import rules_access, rules_network, rules_pods, rules_wiring
 from tests.k8s.manifests import Object, build, missing_kubectl, named, pod_spec
+from tests.k8s.rules_access import ACCESS_RULES
+from tests.k8s.rules_network import NETWORK_RULES
 from tests.k8s.rules_pods import POD_RULES
 from tests.k8s.rules_wiring import WIRING_RULES
 
@@ -37,8 +39,9 @@ class Planted:
         words[words.index(old)] = new
 
 
-POLICY, TRAINER, JOB = "StatefulSet/policy", "StatefulSet/trainer", "Job/orchestrator"
-EGRESS = "NetworkPolicy/orchestrator"
+POLICY, TRAINER, JOB = "StatefulSet/policy", "StatefulSet/trainer", "Deployment/orchestrator"
+PREPARE, POSTGRES = "Job/prepare", "StatefulSet/postgres"
+EGRESS, ROLE = "NetworkPolicy/orchestrator", "Role/orchestrator"
 FAULTS: list[tuple[Callable, Callable[[Planted], object], str]] = [
     (
         rules_pods.restricted,
@@ -69,7 +72,7 @@ FAULTS: list[tuple[Callable, Callable[[Planted], object], str]] = [
     ),
     (
         rules_pods.restricted,
-        lambda p: p.pod(JOB)["initContainers"][0]["securityContext"].update(readOnlyRootFilesystem=False),
+        lambda p: p.container(PREPARE)["securityContext"].update(readOnlyRootFilesystem=False),
         "may write to its root",
     ),
     (
@@ -84,6 +87,11 @@ FAULTS: list[tuple[Callable, Callable[[Planted], object], str]] = [
         "share the account",
     ),
     (rules_pods.own_account, lambda p: p.pod(POLICY).pop("automountServiceAccountToken"), "mounts a token"),
+    (
+        rules_pods.own_account,
+        lambda p: p.pod(JOB).update(automountServiceAccountToken=False),
+        "lacks its token",
+    ),
     (rules_pods.bounded, lambda p: p.container(POLICY)["resources"]["limits"].pop("cpu"), "no cpu in limits"),
     (
         rules_pods.bounded,
@@ -116,6 +124,12 @@ FAULTS: list[tuple[Callable, Callable[[Planted], object], str]] = [
         lambda p: p.container(POLICY)["livenessProbe"].update(failureThreshold=1),
         "of silence",
     ),
+    (
+        rules_pods.probed,
+        lambda p: p.container(JOB)["readinessProbe"]["httpGet"].update(path="/healthz"),
+        "no readinessProbe that asks /readyz",
+    ),
+    (rules_pods.probed, lambda p: p.container(POSTGRES).pop("startupProbe"), "lacks a probe"),
     (rules_pods.drained, lambda p: p.container(POLICY).pop("lifecycle"), "no pause"),
     (rules_pods.drained, lambda p: p.pod(POLICY).pop("terminationGracePeriodSeconds"), "killed after 30 s"),
     (rules_pods.drained, lambda p: p.word(POLICY, "--grace=600", "--grace=60"), "cuts calls off after 60 s"),
@@ -130,7 +144,7 @@ FAULTS: list[tuple[Callable, Callable[[Planted], object], str]] = [
         lambda p: p["PodDisruptionBudget/policy"]["spec"]["selector"]["matchLabels"].update(extra="x"),
         "covers no pod",
     ),
-    (rules_pods.disruptions, lambda p: p[TRAINER]["spec"].update(replicas=2), "the trainer is one pod"),
+    (rules_pods.disruptions, lambda p: p[TRAINER]["spec"].update(replicas=2), "is one pod"),
     (rules_pods.disruptions, lambda p: p.pod(POLICY).pop("topologySpreadConstraints"), "not spread"),
     (rules_pods.artifacts, lambda p: p.drop("ConfigMap/recipe"), "ConfigMap that is not there"),
     (rules_pods.artifacts, lambda p: p.drop("PersistentVolumeClaim/artifacts"), "claim that is not there"),
@@ -209,7 +223,13 @@ FAULTS: list[tuple[Callable, Callable[[Planted], object], str]] = [
         "is not the name on its pods",
     ),
     (rules_wiring.label_sets, lambda p: p[JOB]["metadata"].pop("namespace"), "in no namespace"),
-    (rules_wiring.addresses, lambda p: p[POLICY]["spec"].update(replicas=3), "its pods are"),
+    (
+        rules_wiring.addresses,
+        lambda p: p["ConfigMap/recipe"]["data"].update(
+            {"recipe.yaml": p["ConfigMap/recipe"]["data"]["recipe.yaml"].replace("trainer-0.", "trainer-1.")}
+        ),
+        "its pods are",
+    ),
     (rules_wiring.addresses, lambda p: p["ConfigMap/recipe"]["data"].clear(), "no recipe that loads"),
     (
         rules_wiring.addresses,
@@ -224,26 +244,70 @@ FAULTS: list[tuple[Callable, Callable[[Planted], object], str]] = [
         "the recipe asks for",
     ),
     (rules_wiring.addresses, lambda p: p.container(JOB)["args"].append("--name=another"), "does not publish"),
-    (rules_wiring.network, lambda p: p.drop("NetworkPolicy/deny-all"), "nothing denies"),
+    (rules_network.network, lambda p: p.drop("NetworkPolicy/deny-all"), "nothing denies"),
     (
-        rules_wiring.network,
+        rules_network.network,
         lambda p: p["NetworkPolicy/deny-all"]["spec"].update(egress=[{}]),
         "nothing denies",
     ),
-    (rules_wiring.network, lambda p: p[EGRESS]["spec"]["egress"].append({}), "opens egress to everybody"),
+    (rules_network.network, lambda p: p[EGRESS]["spec"]["egress"].append({}), "opens egress to everybody"),
     (
-        rules_wiring.network,
+        rules_network.network,
         lambda p: p[EGRESS]["spec"]["egress"][0]["to"].append({"ipBlock": {"cidr": "0.0.0.0/0"}}),
         "opens egress to everybody",
     ),
-    (rules_wiring.network, lambda p: p[EGRESS]["spec"]["egress"][0].pop("ports"), "opens every port"),
-    (rules_wiring.network, lambda p: p[EGRESS]["spec"]["egress"].pop(), "may not reach the cluster's DNS"),
-    (rules_wiring.network, lambda p: p[EGRESS]["spec"]["egress"].pop(0), "may not reach StatefulSet/policy"),
-    (rules_wiring.network, lambda p: p.drop("NetworkPolicy/trainer"), "may not reach StatefulSet/trainer"),
+    (rules_network.network, lambda p: p[EGRESS]["spec"]["egress"][0].pop("ports"), "opens every port"),
+    (rules_network.network, lambda p: p[EGRESS]["spec"]["egress"].pop(), "may not reach the cluster's DNS"),
+    (rules_network.network, lambda p: p[EGRESS]["spec"]["egress"].pop(0), "may not reach StatefulSet/policy"),
+    (rules_network.network, lambda p: p.drop("NetworkPolicy/trainer"), "may not reach StatefulSet/trainer"),
     (
-        rules_wiring.network,
+        rules_network.network,
         lambda p: p["NetworkPolicy/policy"]["spec"]["podSelector"]["matchLabels"].update(extra="x"),
         "selects no pod",
+    ),
+    (rules_network.network, lambda p: p.drop("NetworkPolicy/api-server"), "may not reach the API server"),
+    (rules_network.network, lambda p: p.drop("NetworkPolicy/postgres"), "may not reach StatefulSet/postgres"),
+    (
+        rules_network.network,
+        lambda p: p["NetworkPolicy/api-server"]["spec"]["egress"][0]["ports"].append({"port": 80}),
+        "opens egress to everybody",
+    ),
+    (
+        rules_network.network,
+        lambda p: p["NetworkPolicy/api-server"]["spec"]["egress"][0]["to"][0].update(
+            ipBlock={"cidr": "8.0.0.0/8"}
+        ),
+        "opens egress to everybody",
+    ),
+    (rules_access.privileges, lambda p: p[ROLE].update(kind="ClusterRole"), "reaches the whole cluster"),
+    (rules_access.privileges, lambda p: p[ROLE]["rules"][0].update(verbs=["*"]), "allows everything"),
+    (rules_access.privileges, lambda p: p[ROLE]["rules"][0]["resources"].append("secrets"), "secrets"),
+    (
+        rules_access.privileges,
+        lambda p: p["RoleBinding/orchestrator"]["roleRef"].update(name="edit"),
+        "binds a role",
+    ),
+    (
+        rules_access.privileges,
+        lambda p: p["RoleBinding/orchestrator"]["subjects"][0].update(name="default"),
+        "who is not of this set",
+    ),
+    (rules_access.ledger, lambda p: p.container(JOB)["env"].pop(2), "no Lease or no PostgreSQL"),
+    (rules_access.ledger, lambda p: p.drop("Service/postgres"), "there is no such Service"),
+    (
+        rules_access.ledger,
+        lambda p: p.word(JOB, "--elect=orchestrator", "--elect=another"),
+        "its Role does not name it",
+    ),
+    (
+        rules_access.secrets,
+        lambda p: p.container(POSTGRES)["env"][3]["valueFrom"]["secretKeyRef"].update(name="mine"),
+        "does not say how to make it",
+    ),
+    (
+        rules_access.secrets,
+        lambda p: p.container(POSTGRES)["env"].append({"name": "PGPASSWORD", "value": "x"}),
+        "in plain sight",
     ),
     (
         rules_wiring.scraped,
@@ -280,4 +344,4 @@ def test_the_rule_names_the_planted_fault(sound: list[Object], rule, plant, said
 
 
 def test_every_rule_has_been_seen_to_fail() -> None:
-    assert {rule for rule, _, _ in FAULTS} == {*POD_RULES, *WIRING_RULES}
+    assert {rule for rule, _, _ in FAULTS} == {*POD_RULES, *WIRING_RULES, *NETWORK_RULES, *ACCESS_RULES}

@@ -185,13 +185,13 @@ class VersionedPolicy(policy_pb2_grpc.PolicyServiceServicer):
 
 
 @contextlib.asynccontextmanager
-async def replica() -> AsyncIterator[tuple[str, VersionedPolicy]]:
+async def replica(host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[tuple[str, VersionedPolicy]]:
     server, servicer, healthy = grpc.aio.server(), VersionedPolicy(), health.aio.HealthServicer()
     policy_pb2_grpc.add_PolicyServiceServicer_to_server(servicer, server)
     health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
     for service in ("", "trueline.v1.PolicyService"):
         await healthy.set(service, health_pb2.HealthCheckResponse.SERVING)
-    address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    address = f"{host}:{server.add_insecure_port(f'{host}:{port}')}"
     await server.start()
     try:
         yield address, servicer

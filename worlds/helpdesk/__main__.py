@@ -1,7 +1,9 @@
 """python -m worlds.helpdesk prepare --output DIR --seed N"""
 
 import argparse
+import os
 import sys
+import tempfile
 from dataclasses import fields
 from pathlib import Path
 
@@ -27,7 +29,9 @@ def parser() -> argparse.ArgumentParser:
     prepare = commands.add_parser("prepare", help="write the model and the data of one seed")
     prepare.add_argument("--output", type=Path, required=True, help="directory to write")
     prepare.add_argument("--seed", type=int, default=0)
-    prepare.set_defaults(run=run_prepare)
+    prepare.set_defaults(run=prepare_whole)
+    whole = "the directory appears when all is written; one that is there already stays as it is"
+    prepare.add_argument("--whole", action="store_true", help=whole)
     for field in fields(Sizes):
         rows = f"rows, default {field.default}"
         prepare.add_argument(f"--{field.name}", type=int, default=field.default, help=rows)
@@ -35,6 +39,22 @@ def parser() -> argparse.ArgumentParser:
         prepare.add_argument(f"--{name}", type=int, help="size of the model")
     prepare.add_argument("--init-std", type=float, help="standard deviation of the random weights")
     return top
+
+
+def prepare_whole(arguments: argparse.Namespace) -> None:
+    """With --whole: for readers who must not see a half, and writers who come twice, as pods do."""
+    output = arguments.output
+    if not arguments.whole:
+        run_prepare(arguments)
+    elif output.exists():
+        print(f"{output} is there already, and stays", file=sys.stderr)
+    else:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}-") as beside:
+            arguments.output = Path(beside) / output.name
+            run_prepare(arguments)
+            os.sync()
+            arguments.output.rename(output)
 
 
 def run_prepare(arguments: argparse.Namespace) -> None:

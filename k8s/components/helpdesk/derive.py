@@ -1,7 +1,7 @@
 """python -m k8s.components.helpdesk.derive: writes recipe.yaml from recipes/helpdesk-ppo.yaml.
 
 The stages stay as they are, to the letter. The services get their addresses in the cluster, and {prepared}
-its place on the shared volume, where an init container has put what the prepare command would have made.
+its place on the shared volume, where a Job has put what the prepare command would have made.
 """
 
 import re
@@ -15,10 +15,10 @@ PREPARED = "/artifacts/worlds/helpdesk"
 PREPARE_BLOCK = re.compile(r"(?m)^(#.*\n)*prepare:\n( .*\n)+\n")
 SERVICES_BLOCK = re.compile(r"(?m)^services:\n( .*\n)+")
 SERVICES = """services:
-  policy: {addresses: ["policy-0.policy:50051"]}
-  reference: {addresses: ["reference-0.reference:50052"]}
+  policy: {addresses: ["kubernetes:///policy:50051"]}
+  reference: {addresses: ["kubernetes:///reference:50052"]}
   reward:
-    addresses: ["reward-0.reward:50053"]
+    addresses: ["kubernetes:///reward:50053"]
     learned: [reward]
     rules:
       gold: "worlds.helpdesk.gold:score"
