@@ -26,8 +26,8 @@ async def check_engines(run: Run, stage: str, sampling: SamplingSettings, versio
             raise RunError(f"stages.{stage}: the policy at {replica.target} runs {able.engine}: {said}")
         if not able.deterministic:
             note = (
-                f"the policy's engine {able.engine} does not repeat its bits: a chunk that is drawn again after "
-                "a crash may differ, and byte-identity with an unbroken run does not hold"
+                f"the policy's engine {able.engine} does not repeat its bits: a chunk that is drawn again "
+                "after a crash may differ, and byte-identity with an unbroken run does not hold"
             )
             if note not in run.ledger.info()["notes"]:
                 run.ledger.note(note)

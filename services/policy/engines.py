@@ -5,12 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from services.policy.engine import Engine, LoadEngine
-from services.policy.http_calls import HttpCalls
-from services.policy.remote_engine import RemoteServer
 from services.policy.settings import PolicySettings
-from services.policy.tgi_engine import TgiDialect
 from services.policy.transformers_engine import load_transformers_engine
-from services.policy.vllm_engine import VllmDialect
 from services.weights import Manifest
 
 
@@ -22,6 +18,11 @@ def loader_of(settings: PolicySettings) -> LoadEngine:
             return load_transformers_engine(path, manifest, settings.device)
 
         return load
+    from services.policy.http_calls import HttpCalls  # httpx, which the others need not wait for
+    from services.policy.remote_engine import RemoteServer
+    from services.policy.tgi_engine import TgiDialect
+    from services.policy.vllm_engine import VllmDialect
+
     calls = HttpCalls(
         settings.endpoint,
         key_file=settings.endpoint_key_file,
