@@ -1,4 +1,4 @@
-"""python -m orchestrator: demo, run, resume, status, report, verify, export."""
+"""python -m orchestrator: demo, run, resume, status, report, evaluate, verify, export."""
 
 import argparse
 import asyncio
@@ -15,6 +15,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from orchestrator import comparison_commands, judge_commands
 from orchestrator.data import DataError
 from orchestrator.drive import checked_name, drive, new_run, open_run, same_run
+from orchestrator.evaluation.command import add_evaluate
+from orchestrator.evaluation.question import evaluation
+from orchestrator.evaluation.subjects import EvaluationError
 from orchestrator.export import ExportError, export_model
 from orchestrator.launcher import REPOSITORY, LaunchError, ServiceDied
 from orchestrator.ledger import Ledger, LedgerError
@@ -31,10 +34,11 @@ from orchestrator.summary import model_card, summarise
 from orchestrator.verify import verify
 from trueline import CallError
 
-DEMO = REPOSITORY / "recipes" / "helpdesk-ppo.yaml"
+DEMOS = {way: REPOSITORY / "recipes" / f"helpdesk-{way}.yaml" for way in ("ppo", "dpo", "constitution")}
 TOLD = (
     CallError,
     DataError,
+    EvaluationError,
     ExportError,
     LaunchError,
     LedgerError,
@@ -68,6 +72,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="python -m orchestrator", description=__doc__)
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     demo = commands.add_parser("demo", help="the embedded helpdesk world, from nothing to a report")
+    demo.add_argument("way", nargs="?", choices=DEMOS, default="ppo", help="how it learns (default: ppo)")
     demo.add_argument("--seed", type=int, help="the run's seed instead of the recipe's")
     demo.set_defaults(command=demo_command)
     run = commands.add_parser("run", help="run a recipe")
@@ -117,6 +122,7 @@ def parser() -> argparse.ArgumentParser:
         add_flags(commands.choices[name])
     judge_commands.add_commands(commands)
     comparison_commands.add_commands(commands)
+    add_evaluate(commands).set_defaults(command=evaluate_command)
     for sub in commands.choices.values():
         sub.add_argument(
             "--runs", type=Path, default=Path("runs"), help="directory of all runs (default: runs)"
@@ -132,13 +138,14 @@ def parser() -> argparse.ArgumentParser:
 
 def demo_command(options: argparse.Namespace) -> int:
     """A fresh run of the embedded recipe; where there is one already, beside it under the next free name."""
-    directory, count = options.runs / DEMO.stem, 1
+    recipe, count = DEMOS[options.way], 1
+    directory = options.runs / recipe.stem
     while directory.exists():
         count += 1
-        directory = options.runs / f"{DEMO.stem}-{count}"
+        directory = options.runs / f"{recipe.stem}-{count}"
     if count > 1:
         print(f"this run is {directory}: there are earlier ones", file=sys.stderr)
-    return go(directory, new_run(DEMO, directory, [], options.seed, options.ledger), door_of(options))
+    return go(directory, new_run(recipe, directory, [], options.seed, options.ledger), door_of(options))
 
 
 def run_command(options: argparse.Namespace) -> int:
@@ -182,15 +189,23 @@ def resume_command(options: argparse.Namespace) -> int:
     return go(directory, open_run(directory, options.ledger), door_of(options))
 
 
+def evaluate_command(options: argparse.Namespace) -> int:
+    """An evaluation, from where it stands to its report."""
+    directory, ledger = evaluation(options)
+    if ledger.info()["status"] != "finished" and not driven(directory, ledger):
+        print("stopped at a durable point; the same command goes on", file=sys.stderr)
+        return STOPPED
+    if options.json:
+        write_report(summarise(ledger), directory)
+        print(json.dumps(summarise(ledger), indent=2, sort_keys=True))
+    else:
+        show_report(directory, ledger)
+    return 0
+
+
 def go(directory: Path, ledger: Ledger, metrics: MetricsDoor | None = None) -> int:
     """Drives a run and shows its report."""
-    progress = choose_progress()
-    try:
-        with serving(metrics) as page:
-            finished = asyncio.run(drive(directory, ledger, progress, page))
-    finally:
-        progress.close()
-    if not finished:
+    if not driven(directory, ledger, metrics):
         print(
             f"stopped at a durable point; go on with: python -m orchestrator resume {ledger.run}",
             file=sys.stderr,
@@ -198,6 +213,16 @@ def go(directory: Path, ledger: Ledger, metrics: MetricsDoor | None = None) -> i
         return STOPPED
     show_report(directory, ledger)
     return 0
+
+
+def driven(directory: Path, ledger: Ledger, metrics: MetricsDoor | None = None) -> bool:
+    """Drives a run; True when its end was reached."""
+    progress = choose_progress()
+    try:
+        with serving(metrics) as page:
+            return asyncio.run(drive(directory, ledger, progress, page))
+    finally:
+        progress.close()
 
 
 def status_command(options: argparse.Namespace) -> int:

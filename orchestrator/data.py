@@ -12,12 +12,14 @@ Other shapes are turned into these first (orchestrator/shapes.py); other keys ar
 import gzip
 import hashlib
 import json
+import math
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
 from orchestrator.shapes import (
+    DETAILS,
     ShapeFault,
     comparison_row,
     demonstration_row,
@@ -60,11 +62,21 @@ def read_prompts(path: Path, limit: int | None = None, shape: str = "plain", bad
     seen: dict[str, int] = {}
 
     def check(row: Row, line: int) -> Iterator[str]:
-        yield from _prompt_id_faults(row, line, seen)
-        yield from _content_faults(row)
-        yield from _ending_faults(row)
+        return prompt_faults(row, line, seen)
 
     return _read(path, prompt_row, check, limit, shape, bad_rows)
+
+
+def read_shaped(path: Path, check: Callable[[Row, int], Iterator[str]]) -> Rows:
+    """All rows of a file in a shape of its own; `check(row, line)` says what is wrong with one."""
+    return _read(path, lambda row, line, shape: row, check, None, "plain", 0)
+
+
+def prompt_faults(row: Row, line: int, seen: dict[str, int]) -> Iterator[str]:
+    """What is wrong with a prompt; `seen` keeps the lines of the names so far."""
+    yield from _prompt_id_faults(row, line, seen)
+    yield from _content_faults(row)
+    yield from _ending_faults(row)
 
 
 def read_demonstrations(
@@ -98,6 +110,7 @@ def read_comparisons(path: Path, limit: int | None = None, shape: str = "plain",
         yield from _content_faults(row)
         yield from _ending_faults(row)
         yield from _ranking_faults(row) if "ranking" in row else _answer_faults(row)
+        yield from _detail_faults(row)
         if "prompt_id" in row:
             prompt = prompt_part(row)
             first, known = seen.setdefault(str(row["prompt_id"]), (line, prompt))
@@ -229,6 +242,20 @@ def _ranking_faults(row: Row) -> Iterator[str]:
         yield "responses: two are the same text, so neither is better"
     elif not isinstance(ranking, list) or sorted(map(str, ranking)) != sorted(map(str, range(len(texts)))):
         yield f"ranking: must name each of 0 to {len(texts) - 1} once, the best first"
+
+
+def _detail_faults(row: Row) -> Iterator[str]:
+    """Who compared is text; by how much, and what each response was given, are numbers."""
+    for key in DETAILS:
+        value = row.get(key)
+        if key == "annotator" and value is not None and not isinstance(value, str):
+            yield f"annotator: must be text, is {value!r}"
+        if key != "annotator" and value is not None and not _is_finite(value):
+            yield f"{key}: must be a number, is {value!r}"
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _answer_faults(row: Row) -> Iterator[str]:

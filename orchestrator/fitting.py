@@ -31,7 +31,7 @@ async def fitting_prompts(
     await check_engines(run, name, settings.sampling, 1 + getattr(settings, "rounds", 0))
 
     async def produce() -> dict[str, Any]:
-        tokens, context = await _tokens_of(run, prompts, policy)
+        tokens, context = await tokens_of(run, prompts, policy)
         room = context - settings.sampling.max_new_tokens
         too_long = {row["prompt_id"]: n for row, n in zip(prompts, tokens, strict=True) if n > room}
         return {"too_long": too_long, "context_length": context}
@@ -54,7 +54,7 @@ async def fitting_prompts(
     return list(prompts) if settings.too_long == "truncate" else kept
 
 
-async def _tokens_of(
+async def tokens_of(
     run: Run, prompts: Sequence[Row], policy: types_pb2.ModelVersion
 ) -> tuple[list[int], int]:
     """(tokens of each prompt as the policy reads it, the policy's context)."""

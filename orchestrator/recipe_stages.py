@@ -4,6 +4,8 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from orchestrator.recipe_evaluation import AssessStage, EvaluateStage
+from orchestrator.recipe_judge import JudgeCheckStage, ReviseStage
 from orchestrator.recipe_labels import Label
 from orchestrator.recipe_rounds import DpoStage, PpoStage, PreferenceStage
 from orchestrator.recipe_scorers import MemberSettings
@@ -14,6 +16,7 @@ from orchestrator.recipe_settings import (
     Count,
     CountOrZero,
     Data,
+    Demonstrations,
     Makes,
     Name,
     NotNegative,
@@ -36,7 +39,7 @@ class _Supervised(Settings):
     """The model to start from."""
     output: Annotated[Name, Makes("causal")]
     """The name under which the trained model is published."""
-    data: Data
+    data: Data | None = None
     """Rows of {"messages": [...]} or {"text": "..."}, or of another shape."""
     epochs: Count = 1
     """Passes over the data."""
@@ -57,6 +60,8 @@ class _Supervised(Settings):
     def _step_holds_a_minibatch(self) -> "_Supervised":
         if self.rows_per_step < self.minibatch_size:
             raise ValueError(f"rows_per_step must be at least {self.minibatch_size}, is {self.rows_per_step}")
+        if self.data is None and getattr(self, "demonstrations", None) is None:
+            raise ValueError("data is required")
         return self
 
 
@@ -69,9 +74,11 @@ class PretrainStage(_Supervised):
 
 
 class SftStage(_Supervised):
-    """Supervised fine-tuning on demonstrations."""
+    """Supervised fine-tuning on demonstrations: of files, of a stage, or of both together."""
 
     kind: Literal["sft"]
+    demonstrations: Demonstrations | None = None
+    """Demonstrations that an earlier stage made, such as revisions."""
     loss_on: Literal["all", "assistant", "last"] = "assistant"
     """Which tokens bear loss: the assistant's, those of the last message, or every one."""
 
@@ -190,39 +197,6 @@ class RewardStage(Settings):
         return self
 
 
-class EvaluateStage(SampledSettings):
-    """One sample per held-out prompt before and after, with fixed seeds.
-
-    The training temperature gives honest figures.
-    """
-
-    services: ClassVar[frozenset[str]] = frozenset({"policy", "reference", "reward"})
-
-    kind: Literal["evaluate"]
-    before: CausalModel
-    """The model to compare with."""
-    after: CausalModel
-    """The model that was aligned."""
-    reference: CausalModel
-    """The model from which the sequence KL is measured."""
-    prompts: Data
-    """Held-out prompts, none of which any stage trained on."""
-    prompt_limit: Count | None = None
-    """Prompts to use, from the first; null uses all."""
-    prompts_per_chunk: Count = 128
-    """Prompts in one call."""
-    gold_scorer: Scorer | None = None
-    """What is really wanted, where something can tell."""
-    best_scorer: Scorer | None = None
-    """The best gold score that any response to the prompt can get."""
-    ceilings: dict[Name, Scorer] = {}
-    """Scorers that say what a reply would get if one aspect were perfect, reported beside gold."""
-    proxy_scorer: Scorer | None = None
-    """The reward that trained."""
-    examples: CountOrZero = 8
-    """Prompts whose answers are shown side by side in the report."""
-
-
 class ExportStage(Settings):
     """Copies a model out as a plain Hugging Face directory with a model card."""
 
@@ -244,7 +218,10 @@ Stage = Annotated[
     | PpoStage
     | DpoStage
     | PreferenceStage
+    | ReviseStage
+    | JudgeCheckStage
     | EvaluateStage
+    | AssessStage
     | ExportStage,
     Field(discriminator="kind"),
 ]
@@ -258,6 +235,9 @@ STAGE_KINDS: dict[str, type[Settings]] = {
     "ppo": PpoStage,
     "dpo": DpoStage,
     "preference": PreferenceStage,
+    "revise": ReviseStage,
+    "judge_check": JudgeCheckStage,
     "evaluate": EvaluateStage,
+    "assess": AssessStage,
     "export": ExportStage,
 }

@@ -7,7 +7,7 @@ from typing import Any
 
 from orchestrator.data import read_prompts
 from orchestrator.fitting import fitting_prompts
-from orchestrator.labelling import Outcome, Pair, label_pairs, serve_labellers
+from orchestrator.labelling import Outcome, Pair, ask_again, label_pairs, serve_labellers
 from orchestrator.peers import in_parallel
 from orchestrator.prompts import Asked, Row
 from orchestrator.recipe_stages import CollectStage
@@ -50,7 +50,11 @@ async def collect(run: Run, name: str, settings: CollectStage) -> tuple[list[dic
     drawn = await sampled(run, name, settings, prompts, policy, seed)
     pairs = [pair for row, rollouts in zip(prompts, drawn, strict=True) for pair in pairs_of(row, rollouts)]
     outcomes = await label_pairs(run, name, 1, pairs, settings.label, seed)
-    account = refuse_failures(name, outcomes, settings.max_missing_share)
+    try:
+        account = refuse_failures(name, outcomes, settings.max_missing_share)
+    except RunError:
+        ask_again(run, name, 1, pairs, outcomes)
+        raise
     labelled = {pair.key: outcome for pair, outcome in zip(pairs, outcomes, strict=True)}
     compared = (compare(row, rollouts, labelled) for row, rollouts in zip(prompts, drawn, strict=True))
     rows = [row for row in compared if row["preferences"]]
@@ -117,20 +121,31 @@ def compare(
 
     {"prompt_id": "p7", "responses": ["a", "b"], "preferences": [[1, 0, 0.9]], ...}    b beats a, by 0.9
     """
-    name, preferences, sources = row["prompt_id"], [], set[str]()
+    name, preferences, details = row["prompt_id"], [], []
     for first, second in combinations(range(len(rollouts)), 2):
         outcome = labelled.get((name, first, second))
         if outcome is None or outcome.probability is None:
             continue
         chance = outcome.probability
         preferences.append([first, second, chance] if chance >= 0.5 else [second, first, 1 - chance])
-        sources.add(outcome.source)
+        details.append(details_of(outcome))
     version = rollouts[0].policy_version
     return {
         "prompt_id": name,
         "prompt": prompt_part(row),
         "responses": [each.response_text for each in rollouts],
         "preferences": preferences,
-        "source": "+".join(sorted(sources)),
+        "details": details,
+        "source": "+".join(sorted({each["source"] for each in details})),
         "policy_version": {"model": version.model, "number": version.number, "sha256": version.sha256},
     }
+
+
+def details_of(outcome: Outcome) -> dict[str, Any]:
+    """Who labelled, and by how much the winner's score is above the other's; noise may make that negative."""
+    told: dict[str, Any] = {"source": outcome.source}
+    if outcome.annotator is not None:
+        told["annotator"] = outcome.annotator
+    if outcome.margin is not None and outcome.probability is not None:
+        told["margin"] = outcome.margin if outcome.probability >= 0.5 else -outcome.margin
+    return told
