@@ -18,7 +18,7 @@ async def check_engines(run: Run, stage: str, sampling: SamplingSettings, versio
 
     What is not an obstacle but changes what a resume promises is noted in the ledger, once.
     """
-    for replica in run.peers.policy_replicas:
+    for replica in list(run.peers.direct.get("policy", {}).values()):
         able = await run.ask("policy", replica.get_policy)
         lacking = list(lacks(able, sampling, versions))
         if lacking:
