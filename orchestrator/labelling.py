@@ -150,7 +150,7 @@ async def _ask(
         return
     theirs = {pair.item for pair in for_people}
     parts = cut([pair for pair in new if pair.item not in theirs], label.pairs_per_call)
-    free = asyncio.Semaphore(2 * len(run.peers.judge_replicas))
+    free = asyncio.Semaphore(2 * max(1, run.peers.count("judge")))
 
     async def ask(part: Sequence[Pair]) -> None:
         async with free:

@@ -60,6 +60,11 @@ def test_the_cluster_runs_the_stages_of_the_recipe_that_laptops_run() -> None:
     assert TARGET.read_text(encoding="utf-8") == derived(SOURCE.read_text(encoding="utf-8")), hint
 
 
+def test_the_judge_reads_the_constitution_of_the_helpdesk() -> None:
+    here, there = ROOT / "k8s/components/judge/constitution.yaml", ROOT / "worlds/helpdesk/constitution.yaml"
+    assert here.read_text(encoding="utf-8") == there.read_text(encoding="utf-8")
+
+
 def test_the_job_prepares_what_the_recipe_would(built: dict[str, list[Object]]) -> None:
     import yaml
 
