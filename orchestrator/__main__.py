@@ -163,10 +163,10 @@ def stand_for(options: argparse.Namespace) -> int:
     progress = choose_progress()
     try:
         begin = partial(begin_run, options)
-        finished = asyncio.run(stand(options.elect, options.probe_address, begin, show_report, progress))
+        asyncio.run(stand(options.elect, options.probe_address, begin, show_report, progress))
     finally:
         progress.close()
-    return 0 if finished else STOPPED
+    return 0  # told to stop, and that it did
 
 
 def resume_command(options: argparse.Namespace) -> int:

@@ -125,17 +125,17 @@ async def drive(directory: Path, ledger: Ledger, progress: Progress) -> bool:
 
     False when somebody asked the run to stop.
     """
-    with only_one(directory):
-        return await drive_alone(directory, ledger, progress)
+    stopping = asyncio.Event()
+    with only_one(directory), stop_on_signals(stopping):
+        return await drive_alone(directory, ledger, progress, stopping)
 
 
-async def drive_alone(directory: Path, ledger: Ledger, progress: Progress) -> bool:
-    """As drive, where nobody else on this machine drives the run."""
+async def drive_alone(directory: Path, ledger: Ledger, progress: Progress, stopping: asyncio.Event) -> bool:
+    """As drive, where nobody else on this machine drives the run; `stopping` asks it to stop."""
     recipe = recorded_recipe(directory, ledger)
     ledger.take_lease()
     Retainer(ledger, directory, recipe.retention).sweep(local_writers=not recipe.services.trainer.addresses)
-    stopping = asyncio.Event()
-    with stop_on_signals(stopping), call_context(run=ledger.run):
+    with call_context(run=ledger.run):
         try:
             await prepare(recipe, directory, stopping)
         except Stopped:

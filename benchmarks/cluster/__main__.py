@@ -3,7 +3,7 @@
 Every pod is a process in a network namespace of its own, with the command, flags, variables, Secrets, names
 and ports of the manifests: two policy replicas, two orchestrators that elect one, PostgreSQL, TLS and tokens;
 the API server is the tests' emulator and enforces the Role. In the middle of PPO the leader is killed with
-kill -9, then a policy replica; one joins. The run has to finish, and `verify` to find nothing lost or repeated.
+kill -9, then a policy replica; one joins. The run has to finish, and `verify` to find nothing wrong.
 """
 
 import argparse
@@ -26,7 +26,7 @@ QUICK = (
     "stages.pretrain.epochs=1", "stages.pretrain.rows_per_step=64", "stages.pretrain.minibatch_size=32",
     "stages.sft.epochs=1", "stages.sft.rows_per_step=64", "stages.sft.minibatch_size=32",
     "stages.collect.prompt_limit=32", "stages.reward.rows_per_step=16", "stages.reward.minibatch_size=8",
-    "stages.reward.normalisation.samples=16", "stages.ppo.rounds=12", "stages.ppo.prompts_per_round=16",
+    "stages.reward.normalisation.samples=16", "stages.ppo.rounds=24", "stages.ppo.prompts_per_round=16",
     "stages.ppo.prompts_per_chunk=8", "stages.ppo.gold_every=4", "stages.ppo.gold_limit=8",
     "stages.ppo.checkpoint_every=2", "stages.evaluate.prompt_limit=16",
 )  # fmt: skip
@@ -37,7 +37,7 @@ SECONDS, QUICK_SECONDS = 3000.0, 1200.0
 def main(arguments: list[str] | None = None) -> int:
     """Runs the simulation; 0 where the run finished and nothing is wrong, 77 where it cannot be run here."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.cluster", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="a small world and 12 rounds")
+    parser.add_argument("--quick", action="store_true", help="a small world and 24 rounds")
     parser.add_argument("--seconds", type=float, help="gives up after so long")
     options = parser.parse_args(arguments)
     if why := missing():
@@ -48,9 +48,10 @@ def main(arguments: list[str] | None = None) -> int:
         Path(directory).chmod(0o755)  # PostgreSQL runs as another user
         words = [word for override in QUICK for word in ("--set", override)] if options.quick else []
         try:
-            with simulated(Path(directory), f"tl{os.getpid()}", words, seconds) as cluster:
+            prefix = f"tl{os.getpid()}"
+            with simulated(Path(directory), prefix, words, seconds) as cluster:
                 prepare(cluster, QUICK_WORLD if options.quick else ())
-                figures = act(cluster)
+                figures = {**act(cluster), "namespaces": prefix}
         except Failed as error:
             print(f"failed: {error}", file=sys.stderr)
             return 1

@@ -35,10 +35,8 @@ class Pod:
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(ENDING_SECONDS)
 
-    def stop(self) -> int:
-        """SIGTERM, as a kubelet stops it; the exit code."""
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
+    def ended(self) -> int:
+        """The exit code of a pod that was told to stop; kill -9 where it does not, as a kubelet does."""
         try:
             return self.process.wait(ENDING_SECONDS)
         except subprocess.TimeoutExpired:
@@ -90,7 +88,10 @@ class Kubelet:
 
     def stop_all(self) -> dict[str, int]:
         """SIGTERM to all; exit codes by name."""
-        codes = {name: pod.stop() for name, pod in self.pods.items()}
+        for pod in self.pods.values():
+            if pod.process.poll() is None:
+                pod.process.send_signal(signal.SIGTERM)
+        codes = {name: pod.ended() for name, pod in self.pods.items()}
         for name in codes:
             self.remove(name)
         return codes

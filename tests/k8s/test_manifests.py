@@ -11,7 +11,15 @@ from tests.k8s.rules_wiring import WIRING_RULES
 kubernetes_validate = pytest.importorskip("kubernetes_validate", reason="kubernetes-validate is missing")
 pytestmark = pytest.mark.skipif(bool(missing_kubectl()), reason=missing_kubectl())
 
-CUSTOM = {"PodMonitor"}  # no schema comes with Kubernetes; the rule `scraped` knows its fields
+# No schema comes with Kubernetes. The rule `scraped` knows the fields of the one, JOB_SET those of the other,
+# whose Jobs are held against Kubernetes' own.
+CUSTOM = {"PodMonitor", "JobSet"}
+JOB_SET = {
+    "spec": {"network", "failurePolicy", "replicatedJobs"},
+    "network": {"enableDNSHostnames", "subdomain", "publishNotReadyAddresses"},
+    "failurePolicy": {"maxRestarts"},
+    "replicatedJobs": {"name", "replicas", "template"},
+}
 RULES = (*POD_RULES, *WIRING_RULES, *NETWORK_RULES, *ACCESS_RULES)
 
 
@@ -45,6 +53,23 @@ def test_each_is_valid_to_the_three_newest_versions(built: dict[str, list[Object
                 # Strict refuses unknown fields; a schema that is missing or older is a failure.
                 used = kubernetes_validate.validate(item, version, strict=True)
                 assert version.startswith(f"{used}."), f"{named(item)} was held against {used}, not {version}"
+
+
+def test_the_job_set_has_fields_that_v1alpha2_knows(built: dict[str, list[Object]]) -> None:
+    (found,) = [item for item in built["tests/jobset"] if item["kind"] == "JobSet"]
+    assert found["apiVersion"] == "jobset.x-k8s.io/v1alpha2" and set(found["spec"]) == JOB_SET["spec"]
+    for field in ("network", "failurePolicy"):
+        assert set(found["spec"][field]) <= JOB_SET[field]
+    for job in found["spec"]["replicatedJobs"]:
+        assert set(job) == JOB_SET["replicatedJobs"]
+    ranks = [
+        job["template"]["spec"]["template"]["spec"]["containers"][0]["env"]
+        for job in found["spec"]["replicatedJobs"]
+    ]
+    assert [env[0] for env in ranks] == [{"name": "RANK", "value": "0"}, {"name": "RANK", "value": "1"}]
+    assert ranks[0][1:] == ranks[1][1:], "one place to meet"
+    meet = {each["name"]: each["value"] for each in ranks[0]}
+    assert (meet["WORLD_SIZE"], meet["MASTER_ADDR"]) == ("2", "trainer-lead-0-0.trainer")
 
 
 @pytest.mark.parametrize("name", kustomizations())
