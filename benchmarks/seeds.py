@@ -3,7 +3,8 @@
     python -m benchmarks.seeds [--runs DIR] [--only helpdesk-ppo] [--seeds 0 1 2]
 
 Ends with 1 when a seed misses what the README promises: gap_closed of at least 0.8 at a sequence KL of at
-most 10 nats; and in the over-optimisation recipe gold falling from its peak while the proxy rises.
+most 10 nats; and in the over-optimisation recipe gold falling from its peak, clear of noise, while the proxy
+rises.
 """
 
 import argparse
@@ -75,17 +76,24 @@ def aligned(report: dict[str, Any]) -> dict[str, Any]:
 
 
 def overoptimised(report: dict[str, Any]) -> dict[str, Any]:
-    """Did gold fall from its peak, clear of the peak's interval, while the proxy rose on?"""
-    measured = [row for row in report["rounds"] if row.get("gold") is not None]
-    peak, last = max(measured, key=lambda row: float(row["gold"])), measured[-1]
+    """Did gold fall from its peak, clear of zero at 95%, while the proxy rose on?
+
+    orchestrator/overoptimisation.py measures the fall: the peak is chosen on one half of the held-out
+    prompts, last minus peak taken on the other half, prompt by prompt. Two means with disjoint intervals,
+    around a peak that the same prompts had chosen, hide falls which the pairs show, and count as a fall what
+    is only the luck of the largest of many means.
+    """
+    found = report["overoptimisation"]
+    figures = {name: found[name] for name in ("gold_at_peak", "gold_last", "proxy_at_peak", "proxy_last")}
+    fall = {name: round(found["fall"][name], 3) for name in ("mean", "low", "high")}
     return {
-        "gold_peak": round(peak["gold"], 3),
-        "gold_peak_round": peak["round"],
-        "gold_last": round(last["gold"], 3),
-        "proxy_at_peak": round(peak["proxy"], 3),
-        "proxy_last": round(last["proxy"], 3),
+        "peak_round": found["peak_round"],
+        "last_round": found["last_round"],
+        **{name: round(value, 3) for name, value in figures.items()},
+        "fall": fall,
+        "prompts": found["fall"]["n"],
         "seconds": round(report["seconds_total"], 1),
-        "holds": last["gold_high"] < peak["gold_low"] and last["proxy"] > peak["proxy"],
+        "holds": found["overoptimised"],
     }
 
 

@@ -1,4 +1,4 @@
-"""python -m orchestrator: demo, run, resume, status, report, verify, export."""
+"""python -m orchestrator: demo, run, resume, status, report, evaluate, verify, export."""
 
 import argparse
 import asyncio
@@ -12,12 +12,17 @@ from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from orchestrator import comparison_commands, judge_commands
 from orchestrator.data import DataError
 from orchestrator.drive import checked_name, drive, new_run, open_run, same_run
+from orchestrator.evaluation.command import add_evaluate
+from orchestrator.evaluation.question import evaluation
+from orchestrator.evaluation.subjects import EvaluationError
 from orchestrator.export import ExportError, export_model
 from orchestrator.launcher import REPOSITORY, LaunchError, ServiceDied
 from orchestrator.ledger import Ledger, LedgerError
 from orchestrator.ledger_place import VARIABLE, holds_run
+from orchestrator.metrics_door import MetricsDoor, add_flags, door_of, serving
 from orchestrator.payloads import PayloadError
 from orchestrator.peers import MixedVersions
 from orchestrator.progress import choose_progress
@@ -33,6 +38,7 @@ DEMO = REPOSITORY / "recipes" / "helpdesk-ppo.yaml"
 TOLD = (
     CallError,
     DataError,
+    EvaluationError,
     ExportError,
     LaunchError,
     LedgerError,
@@ -111,6 +117,11 @@ def parser() -> argparse.ArgumentParser:
         if name == "export":
             sub.add_argument("directory", type=Path, help="where to; must be empty or not exist")
             sub.add_argument("--model", help="which model; the newest published one without it")
+    for name in ("demo", "run", "resume"):
+        add_flags(commands.choices[name])
+    judge_commands.add_commands(commands)
+    comparison_commands.add_commands(commands)
+    add_evaluate(commands).set_defaults(command=evaluate_command)
     for sub in commands.choices.values():
         sub.add_argument(
             "--runs", type=Path, default=Path("runs"), help="directory of all runs (default: runs)"
@@ -132,14 +143,14 @@ def demo_command(options: argparse.Namespace) -> int:
         directory = options.runs / f"{DEMO.stem}-{count}"
     if count > 1:
         print(f"this run is {directory}: there are earlier ones", file=sys.stderr)
-    return go(directory, new_run(DEMO, directory, [], options.seed, options.ledger))
+    return go(directory, new_run(DEMO, directory, [], options.seed, options.ledger), door_of(options))
 
 
 def run_command(options: argparse.Namespace) -> int:
     """A new run of a recipe; with --or-resume the one that is there, as a restarted pod finds it."""
     if options.elect:
         return stand_for(options)
-    return go(*begin_run(options))
+    return go(*begin_run(options), door_of(options))
 
 
 def begin_run(options: argparse.Namespace) -> tuple[Path, Ledger]:
@@ -162,8 +173,9 @@ def stand_for(options: argparse.Namespace) -> int:
     logging.getLogger("orchestrator").setLevel(logging.INFO)
     progress = choose_progress()
     try:
-        begin = partial(begin_run, options)
-        asyncio.run(stand(options.elect, options.probe_address, begin, show_report, progress))
+        begin, elect = partial(begin_run, options), (options.elect, options.probe_address)
+        with serving(door_of(options)) as page:
+            asyncio.run(stand(*elect, begin, show_report, progress, page=page))
     finally:
         progress.close()
     return 0  # told to stop, and that it did
@@ -172,17 +184,26 @@ def stand_for(options: argparse.Namespace) -> int:
 def resume_command(options: argparse.Namespace) -> int:
     """Goes on from the last durable phase."""
     directory = options.runs / checked_name(options.run)
-    return go(directory, open_run(directory, options.ledger))
+    return go(directory, open_run(directory, options.ledger), door_of(options))
 
 
-def go(directory: Path, ledger: Ledger) -> int:
+def evaluate_command(options: argparse.Namespace) -> int:
+    """An evaluation, from where it stands to its report."""
+    directory, ledger = evaluation(options)
+    if ledger.info()["status"] != "finished" and not driven(directory, ledger):
+        print("stopped at a durable point; the same command goes on", file=sys.stderr)
+        return STOPPED
+    if options.json:
+        write_report(summarise(ledger), directory)
+        print(json.dumps(summarise(ledger), indent=2, sort_keys=True))
+    else:
+        show_report(directory, ledger)
+    return 0
+
+
+def go(directory: Path, ledger: Ledger, metrics: MetricsDoor | None = None) -> int:
     """Drives a run and shows its report."""
-    progress = choose_progress()
-    try:
-        finished = asyncio.run(drive(directory, ledger, progress))
-    finally:
-        progress.close()
-    if not finished:
+    if not driven(directory, ledger, metrics):
         print(
             f"stopped at a durable point; go on with: python -m orchestrator resume {ledger.run}",
             file=sys.stderr,
@@ -190,6 +211,16 @@ def go(directory: Path, ledger: Ledger) -> int:
         return STOPPED
     show_report(directory, ledger)
     return 0
+
+
+def driven(directory: Path, ledger: Ledger, metrics: MetricsDoor | None = None) -> bool:
+    """Drives a run; True when its end was reached."""
+    progress = choose_progress()
+    try:
+        with serving(metrics) as page:
+            return asyncio.run(drive(directory, ledger, progress, page))
+    finally:
+        progress.close()
 
 
 def status_command(options: argparse.Namespace) -> int:

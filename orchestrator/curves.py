@@ -47,6 +47,21 @@ PANELS = (
         "nats per sequence",
         (Curve("kl_reference_k1", "k1", BLUE), Curve("kl_reference_k3", "k3", ORANGE)),
     ),
+    Panel(
+        "Implicit reward of the round's pairs",
+        "beta x log-ratio",
+        (
+            Curve("reward_chosen", "better", BLUE),
+            Curve("reward_rejected", "worse", ORANGE),
+            Curve("margin_mean", "margin", GREEN),
+        ),
+    ),
+    Panel("Order of the round's pairs", "share", (Curve("accuracy", "as labelled", GREEN),)),
+    Panel(
+        "Log-prob of the round's pairs",
+        "nats per response",
+        (Curve("logprob_chosen", "better", BLUE), Curve("logprob_rejected", "worse", ORANGE)),
+    ),
     Panel("Entropy", "nats per token", (Curve("entropy", "entropy", GREEN),)),
     Panel("Response length", "tokens", (Curve("response_tokens_mean", "mean", PURPLE),)),
     Panel(
@@ -70,8 +85,8 @@ def points(rounds: Rounds, metric: str) -> tuple[list[float], list[float]]:
 def budgets(settings: Mapping[str, Any]) -> dict[str, float]:
     """{"soft budget": 8.0, "hard budget": 15.0} of the first stage that has them."""
     for stage in (settings.get("stages") or {}).values():
-        algorithm = stage.get("algorithm") or {}
-        found = {f"{kind} budget": algorithm.get(f"kl_budget_{kind}") for kind in ("soft", "hard")}
+        holds = {**stage, **(stage.get("algorithm") or {})}  # PPO's trainer keeps it, a DPO stage itself
+        found = {f"{kind} budget": holds.get(f"kl_budget_{kind}") for kind in ("soft", "hard")}
         if any(found.values()):
             return {title: value for title, value in found.items() if value}
     return {}

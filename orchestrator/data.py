@@ -60,11 +60,21 @@ def read_prompts(path: Path, limit: int | None = None, shape: str = "plain", bad
     seen: dict[str, int] = {}
 
     def check(row: Row, line: int) -> Iterator[str]:
-        yield from _prompt_id_faults(row, line, seen)
-        yield from _content_faults(row)
-        yield from _ending_faults(row)
+        return prompt_faults(row, line, seen)
 
     return _read(path, prompt_row, check, limit, shape, bad_rows)
+
+
+def read_shaped(path: Path, check: Callable[[Row, int], Iterator[str]]) -> Rows:
+    """All rows of a file in a shape of its own; `check(row, line)` says what is wrong with one."""
+    return _read(path, lambda row, line, shape: row, check, None, "plain", 0)
+
+
+def prompt_faults(row: Row, line: int, seen: dict[str, int]) -> Iterator[str]:
+    """What is wrong with a prompt; `seen` keeps the lines of the names so far."""
+    yield from _prompt_id_faults(row, line, seen)
+    yield from _content_faults(row)
+    yield from _ending_faults(row)
 
 
 def read_demonstrations(
@@ -89,6 +99,7 @@ def read_texts(path: Path, limit: int | None = None, shape: str = "plain", bad_r
 def read_comparisons(path: Path, limit: int | None = None, shape: str = "plain", bad_rows: int = 0) -> Rows:
     """The first `limit` comparisons: a prompt and two texts that differ, the chosen one being better.
 
+    Or {"responses": ["a", "b", "c"], "ranking": [2, 0, 1]}, the best first, of any number of responses.
     A prompt_id may come again, as a prompt may have several comparisons, but only with the same prompt.
     """
     seen: dict[str, tuple[int, Row]] = {}
@@ -96,7 +107,7 @@ def read_comparisons(path: Path, limit: int | None = None, shape: str = "plain",
     def check(row: Row, line: int) -> Iterator[str]:
         yield from _content_faults(row)
         yield from _ending_faults(row)
-        yield from _answer_faults(row)
+        yield from _ranking_faults(row) if "ranking" in row else _answer_faults(row)
         if "prompt_id" in row:
             prompt = prompt_part(row)
             first, known = seen.setdefault(str(row["prompt_id"]), (line, prompt))
@@ -217,8 +228,25 @@ def _ending_faults(row: Row) -> Iterator[str]:
         yield "messages: the last one is the assistant's; a prompt ends with the user's"
 
 
+def _ranking_faults(row: Row) -> Iterator[str]:
+    """Two or more texts that differ, and their places from the best to the worst."""
+    texts, ranking = row.get("responses"), row.get("ranking")
+    if not isinstance(texts, list) or len(texts) < 2:
+        yield "responses: must be a list of at least two texts"
+    elif not all(isinstance(text, str) and text.strip() for text in texts):
+        yield "responses: each must be text that is not empty"
+    elif len(set(texts)) != len(texts):
+        yield "responses: two are the same text, so neither is better"
+    elif not isinstance(ranking, list) or sorted(map(str, ranking)) != sorted(map(str, range(len(texts)))):
+        yield f"ranking: must name each of 0 to {len(texts) - 1} once, the best first"
+
+
 def _answer_faults(row: Row) -> Iterator[str]:
-    """Two texts that differ, neither empty."""
+    """Two texts that differ, neither empty; and how likely the chosen one is better, where that is said."""
+    probability = row.get("probability", 1.0)
+    is_number = isinstance(probability, int | float) and not isinstance(probability, bool)
+    if not is_number or not 0 <= probability <= 1:
+        yield f"probability: must be a number from 0 to 1, is {probability!r}"
     for key in ("chosen", "rejected"):
         if not isinstance(row.get(key), str) or not row[key].strip():
             yield f"{key}: must be text that is not empty"

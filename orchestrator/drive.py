@@ -20,23 +20,27 @@ from sqlalchemy.exc import DBAPIError
 
 from orchestrator.access import access_of
 from orchestrator.data import file_sha256
+from orchestrator.evaluation.stage import run_assess
 from orchestrator.launcher import REPOSITORY, LocalServices
 from orchestrator.leash import CANNOT_RUN
 from orchestrator.ledger import Ledger, LedgerError, open_engine
 from orchestrator.ledger_place import holds_run, keep_ledger_url, kept_ledger_url, new_ledger_url
 from orchestrator.mending import DEADLINES, Mending, Stopped, own_trouble
+from orchestrator.metrics import RunMetrics, watched, write_targets
+from orchestrator.metrics_door import MetricsPage
 from orchestrator.peers import CLIENTS, Peers
 from orchestrator.progress import Progress
 from orchestrator.recipe import Recipe, load_recipe
 from orchestrator.replicas import find_replicas
 from orchestrator.retention import Retainer
-from orchestrator.rounds import run_ppo
+from orchestrator.rounds import run_dpo, run_ppo
 from orchestrator.run import Run, RunError, Stopwatch
 from orchestrator.sources import copy_datasets, data_of, source_path
 from orchestrator.stages.collect import run_collect
 from orchestrator.stages.comparisons import run_comparisons
 from orchestrator.stages.evaluate import run_evaluate
 from orchestrator.stages.export import run_export
+from orchestrator.stages.preference import run_preference
 from orchestrator.stages.reward import run_reward
 from orchestrator.stages.supervised import run_supervised
 from orchestrator.whole_files import replaced
@@ -54,7 +58,10 @@ STAGES: dict[str, StageRunner] = {
     "comparisons": run_comparisons,
     "reward": run_reward,
     "ppo": run_ppo,
+    "dpo": run_dpo,
+    "preference": run_preference,
     "evaluate": run_evaluate,
+    "assess": run_assess,
     "export": run_export,
 }
 
@@ -120,17 +127,23 @@ def keep_recipe(directory: Path, recipe: Recipe) -> None:
         file.write((json.dumps(recipe.declared, indent=2) + "\n").encode())
 
 
-async def drive(directory: Path, ledger: Ledger, progress: Progress) -> bool:
+async def drive(directory: Path, ledger: Ledger, progress: Progress, page: MetricsPage | None = None) -> bool:
     """Takes the lease and goes on from where the ledger stands, to the end; True when it was reached.
 
-    False when somebody asked the run to stop.
+    False when somebody asked the run to stop. On a page the run's numbers are shown.
     """
     stopping = asyncio.Event()
     with only_one(directory), stop_on_signals(stopping):
-        return await drive_alone(directory, ledger, progress, stopping)
+        return await drive_alone(directory, ledger, progress, stopping, page)
 
 
-async def drive_alone(directory: Path, ledger: Ledger, progress: Progress, stopping: asyncio.Event) -> bool:
+async def drive_alone(
+    directory: Path,
+    ledger: Ledger,
+    progress: Progress,
+    stopping: asyncio.Event,
+    page: MetricsPage | None = None,
+) -> bool:
     """As drive, where nobody else on this machine drives the run; `stopping` asks it to stop."""
     recipe = recorded_recipe(directory, ledger)
     ledger.take_lease()
@@ -145,11 +158,18 @@ async def drive_alone(directory: Path, ledger: Ledger, progress: Progress, stopp
         copy_datasets(recipe, directory)
         check_digests(ledger, recipe, directory)
         ledger.set_run(status="running")
-        return await drive_stages(recipe, directory, ledger, progress, stopping)
+        with watched(ledger, recipe, progress, page) as (told, metrics):
+            return await drive_stages(recipe, directory, ledger, told, stopping, metrics, page)
 
 
 async def drive_stages(
-    recipe: Recipe, directory: Path, ledger: Ledger, progress: Progress, stopping: asyncio.Event
+    recipe: Recipe,
+    directory: Path,
+    ledger: Ledger,
+    progress: Progress,
+    stopping: asyncio.Event,
+    metrics: RunMetrics | None = None,
+    page: MetricsPage | None = None,
 ) -> bool:
     """Starts the services and runs the stages on them; True when the end was reached."""
     limits, tell = recipe.supervision, progress.note
@@ -168,6 +188,9 @@ async def drive_stages(
                 local.kill_stuck(service, began, f"killed: {DEADLINES} calls missed their deadlines")
 
         run = Run(recipe, directory, ledger, peers, progress, Mending(limits, stopping, tell, stuck))
+        if metrics is not None and page is not None:
+            metrics.follow(run.time, run.mending)
+            write_targets(directory, page.address, local.metrics_addresses)
         finished = await until_done(run_stages(run), local.died, ledger)
         ledger.set_run(peak_memory_bytes=local.peak_memory_bytes())
         return finished

@@ -6,7 +6,7 @@ from typing import Any
 
 from orchestrator.data import MOST_FAULTS
 from orchestrator.prompts import Row, prompt_message
-from orchestrator.recipe_stages import SampledSettings
+from orchestrator.recipe_settings import SampledSettings
 from orchestrator.run import Run, RunError
 from orchestrator.sampling import cut
 from trueline.v1 import types_pb2
@@ -28,7 +28,7 @@ async def fitting_prompts(
     """
 
     async def produce() -> dict[str, Any]:
-        tokens, context = await _tokens_of(run, prompts, policy)
+        tokens, context = await tokens_of(run, prompts, policy)
         room = context - settings.sampling.max_new_tokens
         too_long = {row["prompt_id"]: n for row, n in zip(prompts, tokens, strict=True) if n > room}
         return {"too_long": too_long, "context_length": context}
@@ -51,7 +51,7 @@ async def fitting_prompts(
     return list(prompts) if settings.too_long == "truncate" else kept
 
 
-async def _tokens_of(
+async def tokens_of(
     run: Run, prompts: Sequence[Row], policy: types_pb2.ModelVersion
 ) -> tuple[list[int], int]:
     """(tokens of each prompt as the policy reads it, the policy's context)."""

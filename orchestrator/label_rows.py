@@ -11,6 +11,7 @@ from orchestrator.database import LedgerError
 from orchestrator.lease import LeasedRun, Values, same
 from orchestrator.schema import labels
 
+ASIDE = "aside-"  # before the item of a pair that was asked about again, such as "aside-1:p7/0-2"
 ASKED = ("source", "prompt", "first", "second")  # what a row is about, whatever comes of it
 
 
@@ -50,6 +51,24 @@ class LabelRows(LeasedRun):
         )
         values = {"annotator": annotator, "answered_at": time.time(), **answer}
         self._write(lambda connection, _: connection.execute(labels.update().where(where).values(**values)))
+
+    def set_aside(self, stage: str, number: int, items: Sequence[str]) -> None:
+        """Has these pairs asked about anew: what was said of them is kept under other names, for an audit."""
+
+        def rename(connection: Connection, _: Values) -> None:
+            taken = {row["item"] for row in connection.execute(self._of_round(stage, number)).mappings()}
+            for item in taken.intersection(items):
+                tries = sum(1 for name in taken if name.startswith(ASIDE) and name.endswith(f":{item}"))
+                where = sa.and_(
+                    labels.c.run == self.run,
+                    labels.c.stage == stage,
+                    labels.c.round == number,
+                    labels.c.item == item,
+                )
+                change = labels.update().where(where).values(item=f"{ASIDE}{tries + 1}:{item}")
+                connection.execute(change)
+
+        self._write(rename)
 
     def labels_of(self, stage: str, number: int) -> list[Values]:
         """One round's labels, in the order in which they were asked for."""

@@ -78,6 +78,12 @@ async def label_pairs(
     return [_outcome(kept[pair.item]) for pair in pairs]
 
 
+def ask_again(run: Run, stage: str, number: int, pairs: Sequence[Pair], outcomes: Sequence[Outcome]) -> None:
+    """Has a resume ask again about the pairs whose labels failed, whoever mends what failed them."""
+    failed = [pair.item for pair, outcome in zip(pairs, outcomes, strict=True) if outcome.failed]
+    run.ledger.set_aside(stage, number, failed)
+
+
 async def serve_labellers(run: Run, label: Label) -> None:
     """Brings whoever labels to its newest version."""
     if isinstance(label, JudgeLabel):
@@ -108,17 +114,18 @@ async def _simulated(run: Run, pairs: Sequence[Pair], label: SimulatedLabel, see
 
 async def _by_scorer(run: Run, pairs: Sequence[Pair], label: ScorerLabel) -> list[Outcome]:
     """The higher normalised score wins by more than the margin, or it is a tie."""
-    outcomes = []
+    scores = await _scores(run, label.scorer, pairs, normalised=True)
+    return [by_scores(first, second, label) for first, second in scores]
+
+
+def by_scores(first: float | None, second: float | None, label: ScorerLabel) -> Outcome:
+    """What two normalised scores say of their responses."""
     source = f"scorer:{label.scorer}"
-    for pair in await _scores(run, label.scorer, pairs, normalised=True):
-        first, second = pair
-        if first is None or second is None:
-            outcomes.append(Outcome(None, "unscored", f"{label.scorer} gave no score", source))
-        elif abs(first - second) <= label.min_margin:
-            outcomes.append(Outcome(None, "tie", "the scores are too near each other", source))
-        else:
-            outcomes.append(Outcome(float(first > second), source=source))
-    return outcomes
+    if first is None or second is None:
+        return Outcome(None, "unscored", f"{label.scorer} gave no score", source)
+    if abs(first - second) <= label.min_margin:
+        return Outcome(None, "tie", "the scores are too near each other", source)
+    return Outcome(float(first > second), source=source)
 
 
 async def _scores(

@@ -24,6 +24,7 @@ from orchestrator.processes import (
     ending,
     quoted_tail,
 )
+from orchestrator.recipe_scorers import combination_text
 from orchestrator.recipe_settings import (
     JudgeSettings,
     RewardSettings,
@@ -79,6 +80,8 @@ def _flags(settings: ServiceSettings) -> list[str]:
             flags += ["--learned", name]
         for name, function in settings.rules.items():
             flags += ["--rule", f"{name}={function}"]
+        for name, combined in settings.combined.items():
+            flags += ["--combined", f"{name}={combination_text(combined)}"]
     return flags
 
 

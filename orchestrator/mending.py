@@ -148,6 +148,7 @@ class Mending:
         self._locks: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._mends: dict[str, int] = defaultdict(int)  # by peer: what is mended once is mended for all
         self._failing: dict[str, tuple[Trouble, float]] = {}
+        self.retries: dict[str, int] = defaultdict(int)  # by peer: tries that failed and were repeated
 
     async def persist(
         self,
@@ -186,6 +187,7 @@ class Mending:
 
     async def _wait_out(self, peer: str, error: Exception, trial: Trial, began: float) -> None:
         trouble = trial.failed(error, began)
+        self.retries[peer] += 1
         if self._failing.get(peer, (None, 0.0))[0] is not trouble:
             self._failing[peer] = (trouble, self._failing.get(peer, (None, time.monotonic()))[1])
             self._tell(f"{first_line(error)}; {trouble.value} (for {self.patience:g} s at most)")

@@ -209,6 +209,12 @@ class Peers:
         request = reward_pb2.RewardServiceLoadWeightsRequest(header=header, scorer=scorer, location=location)
         return await self._load("reward", request, served)
 
+    async def scorer_version(self, scorer: str) -> types_pb2.ModelVersion:
+        """The version of a scorer as it is hosted; an empty one for what has none."""
+        scorers = (await self.reward.list_scorers()).scorers
+        hosted = {each.name: each.version for each in scorers if each.HasField("version")}
+        return hosted.get(scorer, types_pb2.ModelVersion())
+
     async def serve_judge(
         self, location: types_pb2.ModelLocation, header: types_pb2.CallHeader
     ) -> types_pb2.ModelVersion:

@@ -15,6 +15,7 @@ from rich.text import Text
 SHOWN = (
     ("loss", "loss"),
     ("accuracy", "accuracy"),
+    ("margin_mean", "margin"),
     ("score_mean", "reward"),
     ("gold", "gold"),
     ("kl_reference_k1", "KL"),

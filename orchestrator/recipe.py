@@ -20,6 +20,7 @@ from pydantic import Field, PrivateAttr, ValidationError, model_validator
 from orchestrator.recipe_faults import RecipeError, dotted, schema_faults
 from orchestrator.recipe_graph import Fault, expanded, graph_faults, input_faults, path_faults
 from orchestrator.recipe_retention import Retention
+from orchestrator.recipe_scorers import with_members
 from orchestrator.recipe_settings import ModelPlace, Name, Services, Settings, Supervision
 from orchestrator.recipe_stages import Stage
 from orchestrator.recipe_yaml import Document, read_scalar, read_yaml
@@ -114,6 +115,7 @@ def load_recipe(
         raise RecipeError(str(path), faults)
     if seed is not None:
         raw["seed"] = seed
+    _expand_members(raw, document)
     declared, found = _parse(raw)
     faults += _written(found, document)
     if faults or declared is None:
@@ -149,6 +151,18 @@ def _override(document: Document, overrides: Iterable[str]) -> list[str]:
         except ValueError as error:
             faults.append(f"override {override!r}: {error}")
     return faults
+
+
+def _expand_members(raw: dict[str, Any], document: Document) -> None:
+    """Puts the stages of an ensemble's members in the place of the one that asks for them; lines go along."""
+    stages = raw.get("stages")
+    if not isinstance(stages, dict):
+        return
+    raw["stages"], became = with_members(stages)
+    for path, line in list(document.lines.items()):
+        for name in became.get(str(path[1]), []) if len(path) > 1 and path[0] == "stages" else []:
+            place = ("stages", name, *path[2:])
+            document.lines[place] = line
 
 
 def _place(target: Any, parts: list[str], value: Any) -> None:

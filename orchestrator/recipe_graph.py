@@ -25,6 +25,7 @@ def graph_faults(raw: dict[str, Any]) -> list[Fault]:
     made: dict[str, tuple[str, str]] = {name: ("model", f"models.{name}") for name in models}
     reward = _mapping(_mapping(raw.get("services")).get("reward"))
     learned, rules = _texts(reward.get("learned")), _mapping(reward.get("rules"))
+    combined = _mapping(reward.get("combined"))
     faults: list[Fault] = []
     used: set[str] = set()
     for path, marker, name in marked_values(raw, (Needs, Makes, NamesScorer)):
@@ -32,12 +33,16 @@ def graph_faults(raw: dict[str, Any]) -> list[Fault]:
             if name in made:
                 faults.append((path, f"{name!r} is already made by {made[name][1]}"))
             made.setdefault(name, (marker.kind, f"stages.{path[1]}"))
-        elif isinstance(marker, Needs) or name in learned:
+        elif isinstance(marker, Needs):
             used.add(name)
-            kinds = marker.kinds if isinstance(marker, Needs) else ("reward",)
-            faults += _need_faults(path, name, kinds, made)
+            faults += _need_faults(path, name, marker.kinds, made)
+        elif name in learned or name in combined:
+            models_of = [part for part in _parts(name, combined) if part in learned]
+            used.update(models_of)
+            for part in models_of:
+                faults += _need_faults(path, part, ("reward",), made)
         elif name not in rules:
-            known = suggestion(name, [*learned, *rules])
+            known = suggestion(name, [*learned, *rules, *combined])
             faults.append((path, f"the reward service hosts no scorer {name!r}{known}"))
     hosted: list[tuple[Place, str]] = [
         (("services", "reward", "learned", index), name) for index, name in enumerate(learned)
@@ -52,6 +57,21 @@ def graph_faults(raw: dict[str, Any]) -> list[Fault]:
     if not faults:  # a misspelt use would also be reported as an unused model
         faults += [(("models", name), "no stage uses it") for name in models if name not in used]
     return faults
+
+
+def _parts(name: str, combined: dict[Any, Any]) -> list[str]:
+    """The scorers that a scorer is made of, down to those that are made of none."""
+    found, pending, seen = [], [name], set()
+    while pending:
+        scorer = pending.pop()
+        if scorer in seen:
+            continue
+        seen.add(scorer)
+        if scorer in combined:
+            pending += _texts(_mapping(combined[scorer]).get("parts"))
+        else:
+            found.append(scorer)
+    return sorted(found)
 
 
 def _need_faults(

@@ -4,7 +4,10 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from orchestrator.recipe_evaluation import AssessStage, EvaluateStage
 from orchestrator.recipe_labels import Label
+from orchestrator.recipe_rounds import DpoStage, PpoStage, PreferenceStage
+from orchestrator.recipe_scorers import MemberSettings
 from orchestrator.recipe_settings import (
     AnyModel,
     CausalModel,
@@ -18,9 +21,7 @@ from orchestrator.recipe_settings import (
     OptimizerSettings,
     OutputDirectory,
     Positive,
-    PpoAlgorithm,
-    RewardModel,
-    SamplingSettings,
+    SampledSettings,
     Scorer,
     Settings,
     Share,
@@ -74,16 +75,6 @@ class SftStage(_Supervised):
     kind: Literal["sft"]
     loss_on: Literal["all", "assistant", "last"] = "assistant"
     """Which tokens bear loss: the assistant's, those of the last message, or every one."""
-
-
-class SampledSettings(Settings):
-    """What stages that draw completions share."""
-
-    sampling: SamplingSettings
-    """How responses are drawn."""
-    too_long: Literal["refuse", "truncate", "drop"] = "refuse"
-    """A prompt that leaves no room for max_new_tokens in the policy's context ends the run before anything
-    is drawn, loses its oldest tokens, or is left out; the last two are counted in the report."""
 
 
 class CollectStage(SampledSettings):
@@ -143,6 +134,9 @@ class NormalisationSettings(Settings):
     """What their normalised scores average."""
     target_stddev: Positive = 1.0
     """What their normalised scores spread."""
+    length_controlled: bool = False
+    """Takes out of a score what the response's length explains: slope x (tokens - their mean), the slope
+    fitted by least squares on the same responses."""
 
 
 class RewardStage(Settings):
@@ -177,6 +171,13 @@ class RewardStage(Settings):
     """How scores are normalised; kept in the model's manifest."""
     agreement_scorer: Scorer | None = None
     """A rule whose order of held-out pairs is compared with the model's; null measures none."""
+    members: Annotated[int, Field(ge=2, le=64)] | None = None
+    """Trains so many models in place of one, by stages STAGE-1, STAGE-2, ... that make OUTPUT-1, OUTPUT-2
+    and so on, for services.reward.combined to make an ensemble of; seeds differ, and data by `leave_out`."""
+    leave_out: bool = True
+    """With `members`: each leaves out its own share of the training prompts."""
+    member: MemberSettings | None = None
+    """Which member of an ensemble this stage trains; `members` writes it."""
 
     @property
     def services(self) -> frozenset[str]:
@@ -188,88 +189,6 @@ class RewardStage(Settings):
         if self.rows_per_step < self.minibatch_size:
             raise ValueError(f"rows_per_step must be at least {self.minibatch_size}, is {self.rows_per_step}")
         return self
-
-
-class PpoStage(SampledSettings):
-    """Online PPO: sample, score, train, publish, and again."""
-
-    services: ClassVar[frozenset[str]] = frozenset({"policy", "reference", "reward", "trainer"})
-
-    kind: Literal["ppo"]
-    policy: CausalModel
-    """The model that is trained."""
-    reference: CausalModel
-    """The frozen model that the policy is kept near."""
-    critic: RewardModel | None = None
-    """The reward model that the critic starts from; null starts it from the policy with a new head."""
-    scorer: Scorer
-    """The scorer whose normalised scores are the reward."""
-    gold_scorer: Scorer | None = None
-    """A scorer that is measured on held-out prompts beside the reward, and never trains."""
-    gold_prompts: Data | None = None
-    """Held-out prompts for that measurement."""
-    gold_every: Count = 5
-    """Rounds between measurements."""
-    gold_limit: Count = 128
-    """Held-out prompts in a measurement."""
-    prompts: Data
-    """Prompts, taken in order and from the first again when they end."""
-    rounds: Count
-    """Rounds in all."""
-    prompts_per_round: Count
-    """Prompts in each round."""
-    samples_per_prompt: Count = 1
-    """Responses to each of them."""
-    prompts_per_chunk: Count = 64
-    """Prompts in one call to the policy service."""
-    checkpoint_every: Count = 10
-    """Rounds between checkpoints of the trainer; after a crash the rounds since are replayed."""
-    output: Annotated[Name, Makes("causal")]
-    """The name under which the policy is published."""
-    algorithm: PpoAlgorithm
-    """What the trainer does with a round."""
-
-    @model_validator(mode="after")
-    def _agrees_with_itself(self) -> "PpoStage":
-        if self.gold_scorer is not None and self.gold_prompts is None:
-            raise ValueError("gold_prompts is required where gold_scorer is given")
-        rollouts = self.prompts_per_round * self.samples_per_prompt
-        if self.algorithm.minibatches > rollouts:
-            raise ValueError(f"algorithm.minibatches must be at most {rollouts} (the round's rollouts)")
-        return self
-
-
-class EvaluateStage(SampledSettings):
-    """One sample per held-out prompt before and after, with fixed seeds.
-
-    The training temperature gives honest figures.
-    """
-
-    services: ClassVar[frozenset[str]] = frozenset({"policy", "reference", "reward"})
-
-    kind: Literal["evaluate"]
-    before: CausalModel
-    """The model to compare with."""
-    after: CausalModel
-    """The model that was aligned."""
-    reference: CausalModel
-    """The model from which the sequence KL is measured."""
-    prompts: Data
-    """Held-out prompts, none of which any stage trained on."""
-    prompt_limit: Count | None = None
-    """Prompts to use, from the first; null uses all."""
-    prompts_per_chunk: Count = 128
-    """Prompts in one call."""
-    gold_scorer: Scorer | None = None
-    """What is really wanted, where something can tell."""
-    best_scorer: Scorer | None = None
-    """The best gold score that any response to the prompt can get."""
-    ceilings: dict[Name, Scorer] = {}
-    """Scorers that say what a reply would get if one aspect were perfect, reported beside gold."""
-    proxy_scorer: Scorer | None = None
-    """The reward that trained."""
-    examples: CountOrZero = 8
-    """Prompts whose answers are shown side by side in the report."""
 
 
 class ExportStage(Settings):
@@ -291,7 +210,10 @@ Stage = Annotated[
     | ComparisonsStage
     | RewardStage
     | PpoStage
+    | DpoStage
+    | PreferenceStage
     | EvaluateStage
+    | AssessStage
     | ExportStage,
     Field(discriminator="kind"),
 ]
@@ -303,6 +225,9 @@ STAGE_KINDS: dict[str, type[Settings]] = {
     "comparisons": ComparisonsStage,
     "reward": RewardStage,
     "ppo": PpoStage,
+    "dpo": DpoStage,
+    "preference": PreferenceStage,
     "evaluate": EvaluateStage,
+    "assess": AssessStage,
     "export": ExportStage,
 }

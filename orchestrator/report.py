@@ -15,13 +15,16 @@ from rich.table import Table
 
 from orchestrator.curves import draw_curves
 from orchestrator.evaluation.tables import evaluation_tables
+from orchestrator.report_feedback import feedback_tables
 from orchestrator.report_tables import (
     TextTable,
     all_tables,
     before_after,
+    labels,
     limits,
     outcome,
     over_optimisation,
+    preference,
     reward_model,
     settings,
     throughput,
@@ -74,7 +77,7 @@ def render_html(report: Mapping[str, Any], picture: bytes) -> str:
         report={"run": None, "recipe_sha256": None, "notes": [], **report},
         subtitle=subtitle(report),
         tiles=tiles(report),
-        tables=[*all_tables(report), *evaluation_tables(report)],
+        tables=[*all_tables(report), *feedback_tables(report), *evaluation_tables(report)],
         settings=settings(report),
         limits=limits(report),
         warnings=over_optimisation(report),
@@ -132,7 +135,9 @@ def print_report(report: Mapping[str, Any], stream: TextIO | None = None) -> Non
     console = Console(file=stream, highlight=False)
     if stream is None and not console.is_terminal:
         console = Console(highlight=False, width=100)
-    for table in (make(shown) for make in (before_after, outcome, reward_model, throughput)):
+    made = (before_after, outcome, reward_model, preference, labels, throughput)
+    shown_tables = [*(make(shown) for make in made), *evaluation_tables(shown), *feedback_tables(shown)]
+    for table in shown_tables:
         if table is not None:
             console.print(_rich(table))
             for note in table.notes:

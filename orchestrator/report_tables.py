@@ -1,5 +1,6 @@
 """A report as tables of text and honest sentences; the page and the terminal show the same ones."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -85,6 +86,48 @@ def reward_model(report: Report) -> TextTable | None:
     return _table("Reward model", ["measure", "value", ""], rows)
 
 
+def preference(report: Report) -> TextTable | None:
+    """What learning from comparisons offline came to."""
+    found = report.get("preference") or {}
+    last, held_out = found.get("metrics") or {}, found.get("held_out") or {}
+    order = found.get("heldout_accuracy") or {}
+    rows = [["loss", plain(found.get("loss")), ""]]
+    rows.append(
+        [
+            "held-out comparisons ordered as labelled",
+            share(order.get("value"), order.get("low"), order.get("high")),
+            f"{order['n']} pairs" if order.get("n") else "",
+        ]
+    )
+    for key, title in (
+        ("margin_mean", "implicit reward's margin"),
+        ("reward_chosen", "implicit reward, better"),
+        ("reward_rejected", "implicit reward, worse"),
+        ("kl_implicit_k1", "log-ratio to the reference, nats"),
+    ):
+        rows.append([title, amount(held_out.get(key)), f"in the last step {amount(last.get(key))}"])
+    return _table("Learning from comparisons", ["measure", "held out", ""], rows)
+
+
+def labels(report: Report) -> TextTable | None:
+    """What became of the pairs of rounds that learn from pairs."""
+    rounds = [each for each in report.get("rounds") or [] if each.get("pairs") is not None]
+    if not rounds:
+        return None
+    rows = [["pairs labelled", plain(sum(each["pairs"] for each in rounds)), ""]]
+    for name, said in (
+        ("pairs_left_out", "left out"),
+        ("pairs_missing", "no label, never trained"),
+        ("excluded", "left out by the trainer"),
+    ):
+        counts = Counter[str]()
+        for each in rounds:
+            counts.update(each.get(name) or {})
+        reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(counts.items()))
+        rows.append([said, plain(counts.total()), reasons])
+    return TextTable("Pairs of the rounds", ["", "pairs", ""], rows)
+
+
 def stages(report: Report) -> TextTable | None:
     """Seconds by stage."""
     rows = [
@@ -152,7 +195,7 @@ def _table(title: str, head: list[str], rows: list[list[str]]) -> TextTable | No
 
 def all_tables(report: Report) -> list[TextTable]:
     """Every table that has something to show, in the page's order."""
-    made = (before_after, outcome, reward_model, stages, throughput, rollbacks)
+    made = (before_after, outcome, reward_model, preference, labels, stages, throughput, rollbacks)
     return [table for table in (make(report) for make in made) if table is not None]
 
 

@@ -149,9 +149,16 @@ class Run:
         return await self._serve("reference", "reference", model, self.peers.serve_reference)
 
     async def serve_scorers(self, *scorers: str | None) -> None:
-        """Makes the reward service serve the newest versions of learned scorers; rules need nothing."""
+        """Makes the reward service serve the newest versions of learned scorers, also those that others are
+        made of; rules need nothing."""
+        hosted = self.recipe.services.reward
         for scorer in dict.fromkeys(scorers):
-            if scorer in self.recipe.services.reward.learned:
+            if scorer in hosted.combined:
+                await self.serve_scorers(*hosted.combined[scorer].parts)
+                version = await self.ask("reward", partial(self.peers.scorer_version, scorer))
+                if version.sha256:
+                    self.scorers[scorer] = version
+            elif scorer in hosted.learned:
                 serve = partial(self.peers.serve_reward, scorer)
                 self.scorers[scorer] = await self._serve("reward", scorer, scorer, serve)
 

@@ -5,6 +5,8 @@ from typing import Any
 
 from orchestrator.evaluation.overoptimisation import curve_of_rounds
 from orchestrator.ledger import Ledger
+from orchestrator.overoptimisation import Measured, peak_and_fall
+from orchestrator.report_feedback import feedback_of
 from orchestrator.statistics import share_interval
 
 Report = dict[str, Any]
@@ -29,12 +31,17 @@ def summarise(ledger: Ledger) -> Report:
         "seconds_total": sum(stage["seconds"] for stage in stages),
         "stages": [stage_row(stage) for stage in stages],
     }
+    feedback = feedback_of(ledger)
+    if feedback:
+        report["feedback"] = feedback
     for stage in stages:
-        if stage["kind"] == "evaluate" and stage["result"]:
+        if stage["kind"] in ("evaluate", "assess") and stage["result"]:
             report["evaluation"] = {k: v for k, v in stage["result"].items() if k != "overhead_fraction"}
         if stage["kind"] == "reward" and stage["result"]:
             report["reward_model"] = reward_model(stage["result"])
-        if stage["kind"] == "ppo":
+        if stage["kind"] == "preference" and stage["result"]:
+            report["preference"] = preference(stage["result"])
+        if stage["kind"] in ("ppo", "dpo"):
             report.update(policy_rounds(ledger, stage["stage"]))
             curve = curve_of_rounds(report["rounds"])
             if curve is not None:
@@ -72,6 +79,16 @@ def reward_model(result: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
+def preference(result: dict[str, Any]) -> dict[str, Any]:
+    """What offline learning from comparisons came to, and how it orders the held-out ones."""
+    held_out, pairs = result["held_out"], int(result["held_out"].get("pairs", 0))
+    found = {name: result[name] for name in ("loss", "comparisons", "metrics")}
+    if "accuracy" in held_out:
+        right = round(held_out["accuracy"] * pairs)
+        found |= {"heldout_accuracy": share_interval(right, pairs).as_dict("value"), "held_out": held_out}
+    return found
+
+
 def policy_rounds(ledger: Ledger, stage: str) -> dict[str, Any]:
     """Rounds, throughput and rollbacks of a stage that goes in rounds."""
     rows = ledger.all_rounds(stage)
@@ -86,6 +103,14 @@ def policy_rounds(ledger: Ledger, stage: str) -> dict[str, Any]:
             {"round": number, **output} for number, output in ledger.all_phases(stage, "rolled_back").items()
         ],
     }
+    measured = {
+        number: Measured(output["gold_scores"], output["proxy_scores"])
+        for number, output in ledger.all_phases(stage, "measured").items()
+        if "proxy_scores" in output
+    }
+    compared = peak_and_fall(measured)
+    if compared is not None:
+        found["overoptimisation"] = compared.as_dict()
     if seconds:
         totals = {
             name: sum(row.metrics.get(name, 0.0) for row in done) for name in ("rollouts", "generated_tokens")

@@ -19,13 +19,14 @@ class Timekeeper:
     """
 
     def __init__(self) -> None:
+        self.last_progress = time.time()  # when a service last answered, in Unix time
         self.intervals: list[tuple[float, float]] = []  # in the order of their ends, as replies come
         self.phase_seconds: dict[str, float] = defaultdict(float)
         self.phase_overhead: dict[str, float] = defaultdict(float)
 
     def computed(self, timing: types_pb2.Timing) -> None:
         """A reply has just come with this timing."""
-        now = time.monotonic()
+        now, self.last_progress = time.monotonic(), time.time()
         if timing.compute_seconds > 0:
             self.intervals.append((now - timing.compute_seconds, now))
 

@@ -261,6 +261,8 @@ def settings_message(kind: type[Message], values: dict[str, Any]) -> Any:
         if isinstance(value, dict):
             nested = getattr(message, name)
             nested.CopyFrom(settings_message(type(nested), value))
+        elif isinstance(value, list):
+            getattr(message, name).extend(value)
         else:
             setattr(message, name, value)
     return message
@@ -283,4 +285,26 @@ def begin_request(
 
 def trained_model(where: types_pb2.ModelLocation) -> trainer_pb2.StageModel:
     """The model that a stage trains."""
-    return trainer_pb2.StageModel(role=trainer_pb2.MODEL_ROLE_TRAINED, location=where)
+    return stage_model(trainer_pb2.MODEL_ROLE_TRAINED, where)
+
+
+def stage_model(role: "trainer_pb2.ModelRole", where: types_pb2.ModelLocation) -> trainer_pb2.StageModel:
+    """A model that a stage is given, by what it is to the stage."""
+    return trainer_pb2.StageModel(role=role, location=where)
+
+
+async def measure(
+    stage: TrainingStage, number: int, what: str, step: StepCall, request: Message
+) -> dict[str, Any]:
+    """The metrics of a step that trains nothing, behind step `number`; durable under `what`."""
+
+    async def produce() -> dict[str, Any]:
+        header = stage.run.header(f"{stage.name}/{number}/{what}", expected_step=number)
+        request.header.CopyFrom(header)  # type: ignore[attr-defined]
+        request.evaluate_only = True  # type: ignore[attr-defined]
+        result = await stage.ask(lambda: step(request))
+        stage.run.time.computed(result.timing)
+        metrics = as_row(result)["metrics"]
+        return {**metrics, "pairs": int(metrics["comparisons"])}  # less those that were too long
+
+    return await stage.run.durable(stage.name, number, what, produce)

@@ -17,14 +17,17 @@ from orchestrator.data import DataError, file_sha256, read_demonstrations, read_
 from orchestrator.ledger import Ledger
 from orchestrator.payloads import message_sha256
 from orchestrator.recipe import Recipe, RecipeError, declared_recipe, load_recipe
-from orchestrator.recipe_stages import PpoStage, PretrainStage, RewardStage, SftStage
+from orchestrator.recipe_rounds import DpoStage, PpoStage, PreferenceStage
+from orchestrator.recipe_stages import PretrainStage, RewardStage, SftStage
 from orchestrator.seeds import derive
 from orchestrator.sources import rows_of
+from orchestrator.stages.preference import preference_batch, preference_steps
 from orchestrator.stages.reward import comparison_batch, reward_steps
 from orchestrator.stages.supervised import sft_batch, steps_of
 from orchestrator.verify_files import check_checkpoints, check_payloads, check_versions
 from orchestrator.verify_findings import Finding, Row, Rows
-from orchestrator.verify_rollouts import RolloutCount
+from orchestrator.verify_pairs import PairCount
+from orchestrator.verify_rollouts import RolloutCount, RoundCount
 from orchestrator.verify_rows import check_rows, place, version_chain
 
 
@@ -101,7 +104,7 @@ def check_data(rows: Rows) -> Iterator[Finding]:
 
 
 def check_batches(rows: Rows, recipe: Recipe, directory: Path) -> Iterator[Finding]:
-    """Each step of a supervised or reward stage trained on its rows, and a finished stage on all of them."""
+    """Each step of an offline stage trained on its rows, and a finished stage on all of them."""
     for stage in rows.stages:
         name, settings = stage["stage"], recipe.stages.get(stage["stage"])
         if isinstance(settings, PretrainStage | SftStage):
@@ -109,10 +112,14 @@ def check_batches(rows: Rows, recipe: Recipe, directory: Path) -> Iterator[Findi
             data = rows_of(directory, read, settings.data)
             steps = steps_of(data, settings.epochs, settings.rows_per_step, derive(recipe.seed, name))
             digests = (message_sha256(sft_batch(step)) for step in steps)
-        elif isinstance(settings, RewardStage):
+        elif isinstance(settings, RewardStage | PreferenceStage):
             collected = [row for row in rows.comparisons if row["collection"] == settings.comparisons]
-            steps = reward_steps(recipe.seed, name, settings, collected)
-            digests = (message_sha256(comparison_batch(step)) for step in steps)
+            if isinstance(settings, RewardStage):
+                steps = reward_steps(recipe.seed, name, settings, collected)
+                digests = (message_sha256(comparison_batch(step)) for step in steps)
+            else:
+                steps = preference_steps(recipe.seed, name, settings, collected)
+                digests = (message_sha256(preference_batch(step)) for step in steps)
         else:
             continue
         for number, digest in enumerate(digests, start=1):
@@ -127,12 +134,15 @@ def check_batches(rows: Rows, recipe: Recipe, directory: Path) -> Iterator[Findi
                 yield Finding("batch_changed", place(row), found, f"{digest}, from the data")
 
 
-def rollout_counts(rows: Rows, recipe: Recipe, directory: Path) -> Iterator[RolloutCount]:
-    """One count for each PPO stage that has begun."""
+COUNTS: dict[type, type[RoundCount]] = {PpoStage: RolloutCount, DpoStage: PairCount}
+
+
+def rollout_counts(rows: Rows, recipe: Recipe, directory: Path) -> Iterator[RoundCount]:
+    """One count for each stage of rounds that has begun."""
     for stage in rows.stages:
         settings = recipe.stages.get(stage["stage"])
-        if isinstance(settings, PpoStage):
-            yield RolloutCount(rows, recipe, stage["stage"], settings, directory)
+        if isinstance(settings, PpoStage | DpoStage):
+            yield COUNTS[type(settings)](rows, recipe, stage["stage"], settings, directory)
 
 
 def figures(rows: Rows) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from orchestrator.accounts import Name, account_of, name_of_rollout, names_sha25
 from orchestrator.data import read_prompts
 from orchestrator.payloads import Payload, PayloadError, read_payload
 from orchestrator.recipe import Recipe
-from orchestrator.recipe_stages import PpoStage
+from orchestrator.recipe_rounds import OnlineStage
 from orchestrator.seeds import derive, prompts_at
 from orchestrator.sources import rows_of
 from orchestrator.statistics import mean_of, two_samples
@@ -22,10 +22,15 @@ BIAS_P_VALUE = 0.001  # below it the lengths that trained are not those that wer
 Rollouts = list[types_pb2.Rollout]
 
 
-class RolloutCount:
-    """Recounts the rounds of one PPO stage; the lengths that it meets are kept for the comparison."""
+class RoundCount:
+    """Recounts what the rounds of one stage sampled; an algorithm's own recounts what trained of it.
 
-    def __init__(self, rows: Rows, recipe: Recipe, stage: str, settings: PpoStage, directory: Path) -> None:
+    The lengths that it meets are kept for the comparison.
+    """
+
+    def __init__(
+        self, rows: Rows, recipe: Recipe, stage: str, settings: OnlineStage, directory: Path
+    ) -> None:
         self.rows, self.stage, self.settings = rows, stage, settings
         self.seed = derive(recipe.seed, stage)
         fitting = rows.phase(stage, 0, "fitting-prompts")
@@ -34,22 +39,14 @@ class RolloutCount:
         self.prompts = [prompt for prompt in read if prompt not in too_long]
         self.sampled_lengths: list[int] = []
         self.trained_lengths: list[int] = []
-        self.trained_in: dict[Name, int] = {}
 
     def check(self) -> Iterator[Finding]:
-        """Every round, then what only shows over all of them."""
+        """Every round."""
         for row in self.rows.rounds(self.stage):
             if row["payloads_removed_at"] is not None:
                 yield from self._check_account(row)
             else:
                 yield from self._check_payloads(row)
-        found = two_samples(self.sampled_lengths, self.trained_lengths)
-        if found is not None and found.p_value < BIAS_P_VALUE:
-            means = [mean_of(each) for each in (self.trained_lengths, self.sampled_lengths)]
-            yield Finding(
-                "length_bias", self.stage, f"trained responses have {means[0]:.1f} tokens on average",
-                f"{means[1]:.1f}, as sampled (Kolmogorov-Smirnov p = {found.p_value:.2g})",
-            )  # fmt: skip
 
     def figures(self) -> dict[str, Any]:
         """Counts and mean lengths of what was sampled and what trained, and how far apart they are."""
@@ -82,11 +79,10 @@ class RolloutCount:
         """A round whose payloads are gone: what the ledger kept of them."""
         where, expected = f"{self.stage} {row['round']}", self._expected(row)
         sampled = self._output(row, "sampled")
-        trained = self._output(row, "trained")
         if sampled.get("names_sha256") != names_sha256(expected):
             told = "the cursor's prompts, each once"
             yield Finding("prompt_missing", f"{where} sampled", "another list of rollouts", told)
-        yield from self._count_trained(row, expected, sampled.get("lengths", []), trained)
+        yield from self._recount(row, expected, sampled.get("lengths", []))
 
     def _check_payloads(self, row: Row) -> Iterator[Finding]:
         chunks = self.rows.chunks(self.stage, row["round"])
@@ -97,22 +93,15 @@ class RolloutCount:
             return  # said where payloads are digested
         sampled = [rollout for each in read if each is not None for rollout in each]
         yield from self._check_sampled(row, chunks, sampled)
-        scored_row = self.rows.phase(self.stage, row["round"], "scored")
-        scored = self._read(scored_row) if scored_row else None
-        if scored_row is None or scored is None:
-            return
-        yield from self._check_scored(place(scored_row), sampled, scored)
-        trained_row = self.rows.phase(self.stage, row["round"], "trained")
-        if trained_row is None:
-            return
-        trained = trained_row["output"]
-        yield from check_excluded(place(trained_row), trained, scored)
-        digest = trained.get("batch_sha256")
-        if digest is not None and digest != scored_row["output"]["sha256"]:
-            stated = f"{scored_row['output']['sha256']}, as scored"
-            yield Finding("batch_changed", place(trained_row), f"batch {digest}", stated)
-        lengths = [len(each.response_ids) for each in scored]
-        yield from self._count_trained(row, list(map(name_of_rollout, scored)), lengths, trained)
+        yield from self._check_trained(row, sampled)
+
+    def _check_trained(self, row: Row, sampled: Rollouts) -> Iterator[Finding]:
+        """What trained, and on what, beside what was sampled."""
+        raise NotImplementedError
+
+    def _recount(self, row: Row, names: list[Name], lengths: list[int]) -> Iterator[Finding]:
+        """Each of what was sampled trains in one step or is left out; adds up the lengths."""
+        raise NotImplementedError
 
     def _check_sampled(self, row: Row, chunks: list[Row], sampled: Rollouts) -> Iterator[Finding]:
         """What was sampled is what the cursor asks for; in a round under way, as far as it has come."""
@@ -135,6 +124,50 @@ class RolloutCount:
             if kept and kept != account_of(sampled):
                 yield Finding("account", f"{where} sampled", "names or lengths differ", "those of the chunks")
 
+    def _output(self, row: Row, phase: str) -> dict[str, Any]:
+        found = self.rows.phase(self.stage, row["round"], phase)
+        return found["output"] if found else {}
+
+    def _read(self, row: Row) -> Rollouts | None:
+        try:
+            return list(read_payload(Payload(**row["output"]), trainer_pb2.PpoBatch).rollouts)
+        except PayloadError:
+            return None
+
+
+class RolloutCount(RoundCount):
+    """Recounts the rounds of one PPO stage."""
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self.trained_in: dict[Name, int] = {}
+
+    def check(self) -> Iterator[Finding]:
+        """Every round, then what only shows over all of them."""
+        yield from super().check()
+        found = two_samples(self.sampled_lengths, self.trained_lengths)
+        if found is not None and found.p_value < BIAS_P_VALUE:
+            means = [mean_of(each) for each in (self.trained_lengths, self.sampled_lengths)]
+            yield Finding(
+                "length_bias", self.stage, f"trained responses have {means[0]:.1f} tokens on average",
+                f"{means[1]:.1f}, as sampled (Kolmogorov-Smirnov p = {found.p_value:.2g})",
+            )  # fmt: skip
+
+    def _check_trained(self, row: Row, sampled: Rollouts) -> Iterator[Finding]:
+        """What trained, and on what, beside what was sampled."""
+        scored_row = self.rows.phase(self.stage, row["round"], "scored")
+        scored = self._read(scored_row) if scored_row else None
+        if scored_row is None or scored is None:
+            return
+        yield from self._check_scored(place(scored_row), sampled, scored)
+        trained_row = self.rows.phase(self.stage, row["round"], "trained")
+        if trained_row is None:
+            return
+        yield from check_excluded(place(trained_row), trained_row["output"], scored)
+        yield from check_digest(trained_row, scored_row)
+        lengths = [len(each.response_ids) for each in scored]
+        yield from self._recount(row, list(map(name_of_rollout, scored)), lengths)
+
     def _check_scored(self, where: str, sampled: Rollouts, scored: Rollouts) -> Iterator[Finding]:
         """Every rollout that was sampled was scored, and is the same but for what scoring fills in."""
         before = {name_of_rollout(each): each for each in sampled}
@@ -155,11 +188,9 @@ class RolloutCount:
                 found = f"prompt {each.prompt_id} sample {each.sample_index} has other tokens"
                 yield Finding("rollout_changed", where, found, "those that were sampled")
 
-    def _count_trained(
-        self, row: Row, names: list[Name], lengths: list[int], trained: dict[str, Any]
-    ) -> Iterator[Finding]:
+    def _recount(self, row: Row, names: list[Name], lengths: list[int]) -> Iterator[Finding]:
         """Each rollout trains in one step, or is left out by its row; adds up the lengths."""
-        where = f"{self.stage} {row['round']} trained"
+        where, trained = f"{self.stage} {row['round']} trained", self._output(row, "trained")
         if not trained:
             return
         self.sampled_lengths += lengths
@@ -179,15 +210,12 @@ class RolloutCount:
             found = f"{counted:g} trained and {left_out} left out"
             yield Finding("rollout_lost", where, found, f"{len(names)} in all")
 
-    def _output(self, row: Row, phase: str) -> dict[str, Any]:
-        found = self.rows.phase(self.stage, row["round"], phase)
-        return found["output"] if found else {}
 
-    def _read(self, row: Row) -> Rollouts | None:
-        try:
-            return list(read_payload(Payload(**row["output"]), trainer_pb2.PpoBatch).rollouts)
-        except PayloadError:
-            return None
+def check_digest(trained: Row, batch: Row) -> Iterator[Finding]:
+    """The step trained on the batch that was kept for it."""
+    digest, kept = trained["output"].get("batch_sha256"), batch["output"]["sha256"]
+    if digest is not None and digest != kept:
+        yield Finding("batch_changed", place(trained), f"batch {digest}", f"{kept}, as {batch['phase']}")
 
 
 def check_excluded(where: str, trained: dict[str, Any], scored: Rollouts) -> Iterator[Finding]:

@@ -12,9 +12,14 @@ ROUND_PHASES = {
     "pretrain": ("trained",),
     "sft": ("trained",),
     "reward": ("trained",),
+    "preference": ("trained",),
     "ppo": ("sampled", "scored", "trained", "published"),
+    "dpo": ("sampled", "labelled", "paired", "trained", "published"),
 }
-STOPPED_PHASES = ("sampled", "scored", "trained", "rolled_back")
+STOPPED_PHASES = {
+    "ppo": ("sampled", "scored", "trained", "rolled_back"),
+    "dpo": ("sampled", "labelled", "paired", "rolled_back"),
+}
 # Phases of a finished stage that goes in no rounds.
 STAGE_PHASES = {"collect": ("labelled",), "evaluate": ("before", "after"), "export": ("exported",)}
 TRAINING = tuple(ROUND_PHASES)
@@ -121,7 +126,7 @@ def check_phases(rows: Rows, stage: str, kind: str) -> Iterator[Finding]:
     for row in rows.rounds(stage):
         number = row["round"]
         stopped = rows.phase(stage, number, "rolled_back") is not None
-        names = STOPPED_PHASES if stopped else ROUND_PHASES.get(kind, ())
+        names = (STOPPED_PHASES if stopped else ROUND_PHASES).get(kind, ())
         for name in names:
             phase, where = rows.phase(stage, number, name), f"{stage} {number} {name}"
             if phase is None:

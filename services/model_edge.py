@@ -8,10 +8,11 @@ import math
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, Protocol
 
-from prometheus_client import CollectorRegistry, Counter
+from prometheus_client import CollectorRegistry
 
 from services.checks import check_rows, check_temperature
 from services.errors import FieldError, PreconditionError
+from services.exported import exported
 from services.fence import CallHeader, Fence
 from services.progress import Finished, ProgressFeed
 from services.serving_model import LoadedVersion, ServingModel
@@ -81,11 +82,7 @@ class LogprobMetrics:
     """What ComputeLogprobs shows on /metrics."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self.tokens = Counter(
-            "trueline_logprob_tokens_total",
-            "Response tokens whose log-probs were computed.",
-            registry=registry,
-        )
+        self.tokens = exported("trueline_logprob_tokens_total", registry)
 
 
 async def compute_logprobs(

@@ -18,9 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry
 
 from services.errors import NotReadyError
+from services.exported import exported
 from services.hub import fetched
 from services.progress import ProgressFeed
 from services.weights import Manifest, ModelVersion, committed, identify
@@ -31,7 +32,6 @@ Model = TypeVar("Model", covariant=True)
 
 POLL_SECONDS = 0.5
 LONGEST_POLL_SECONDS = 60.0
-LOAD_BUCKETS = (0.05, 0.2, 1.0, 5.0, 20.0, 60.0, 300.0, 1200.0)
 
 
 @dataclass(frozen=True)
@@ -55,22 +55,10 @@ class LoadMetrics:
     """Metrics of every model of one process; the label tells them apart."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self.version = Gauge(
-            "trueline_weights_version", "Number of the version that is served.", ["model"], registry=registry
-        )
-        self.failures = Counter(
-            "trueline_weights_load_failures_total",
-            "Loads that failed; the version before goes on serving.",
-            ["model"],
-            registry=registry,
-        )
-        self.seconds = Histogram(
-            "trueline_weights_load_seconds",
-            "Seconds from the start of a load to the swap.",
-            ["model"],
-            buckets=LOAD_BUCKETS,
-            registry=registry,
-        )
+        self.version = exported("trueline_weights_version", registry)
+        self.failures = exported("trueline_weights_load_failures_total", registry)
+        self.seconds = exported("trueline_weights_load_seconds", registry)
+        self.bytes = exported("trueline_weights_loaded_bytes_total", registry)
 
 
 async def _nothing() -> None:
@@ -94,7 +82,8 @@ class ServingModel(Generic[Model]):
         self._on_missed = on_missed
         self._served: Served[Model] | None = None
         self._loading = asyncio.Lock()
-        metrics.failures.labels(name)  # exported as 0 before the first
+        for each in (metrics.failures, metrics.bytes):
+            each.labels(name)  # exported as 0 before the first
 
     @property
     def version(self) -> ModelVersion | None:
@@ -139,6 +128,7 @@ class ServingModel(Generic[Model]):
         seconds = time.monotonic() - started
         self._metrics.version.labels(self.name).set(manifest.number)
         self._metrics.seconds.labels(self.name).observe(seconds)
+        self._metrics.bytes.labels(self.name).inc(manifest.bytes)
         log.info("serving", extra={"model": self.name, "version": str(manifest.version), "seconds": seconds})
         await self._on_loaded()
         return LoadedVersion(manifest.version, manifest.bytes, seconds)

@@ -59,6 +59,11 @@ def render_exchange(tokenizer: Any, prompt: str | Sequence[Message], response: s
     return [*ids, end]
 
 
+def response_length(tokenizer: Any, response: str) -> int:
+    """Tokens of a response by itself, without template or special tokens: what length control counts."""
+    return len(_tokenise(tokenizer, response))
+
+
 def render_conversation(tokenizer: Any, messages: Sequence[Message]) -> tuple[list[int], list[bool]]:
     """Ids of a whole conversation, and which of them the assistant said, its closing end token included.
 

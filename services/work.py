@@ -18,13 +18,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from prometheus_client import CollectorRegistry, Gauge, Histogram
+from prometheus_client import CollectorRegistry
 
 from services.errors import BusyError
+from services.exported import exported
 
 Result = TypeVar("Result")
-
-SECONDS_BUCKETS = (0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 60.0, 300.0, 1800.0)
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ class Work:
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="work")
         self._unfinished = 0
         self._lock = threading.Lock()
-        self._metrics = _WorkMetrics(self, registry or CollectorRegistry())
+        self._metrics = _WorkMetrics(self, registry or CollectorRegistry(), threads, max_waiting)
 
     @property
     def running(self) -> int:
@@ -63,6 +62,7 @@ class Work:
         Raises BusyError when `max_waiting` calls wait already, and whatever the function raises.
         """
         if self._unfinished >= self._threads + self._max_waiting:
+            self._metrics.refused.inc()
             raise BusyError(f"{self.waiting} calls wait already; the limit is {self._max_waiting}")
         arrived = time.perf_counter()
         # The context travels along, so that lines logged by the work name the call they belong to.
@@ -101,23 +101,14 @@ def _clocked(
 
 
 class _WorkMetrics:
-    def __init__(self, work: Work, registry: CollectorRegistry) -> None:
-        waiting = Gauge("trueline_work_waiting_calls", "Calls that wait for model work.", registry=registry)
-        waiting.set_function(lambda: work.waiting)
-        running = Gauge("trueline_work_running_calls", "Calls whose model work runs.", registry=registry)
-        running.set_function(lambda: work.running)
-        self._queue = Histogram(
-            "trueline_work_queue_seconds",
-            "Seconds that calls waited for model work.",
-            buckets=SECONDS_BUCKETS,
-            registry=registry,
-        )
-        self._compute = Histogram(
-            "trueline_work_compute_seconds",
-            "Seconds of model work per call.",
-            buckets=SECONDS_BUCKETS,
-            registry=registry,
-        )
+    def __init__(self, work: Work, registry: CollectorRegistry, threads: int, max_waiting: int) -> None:
+        exported("trueline_work_waiting_calls", registry).set_function(lambda: work.waiting)
+        exported("trueline_work_running_calls", registry).set_function(lambda: work.running)
+        exported("trueline_work_waiting_limit_calls", registry).set(max_waiting)
+        exported("trueline_work_threads", registry).set(threads)
+        self.refused = exported("trueline_work_refused_calls_total", registry)
+        self._queue = exported("trueline_work_queue_seconds", registry)
+        self._compute = exported("trueline_work_compute_seconds", registry)
 
     def observe(self, timing: Timing) -> None:
         self._queue.observe(timing.queue_seconds)

@@ -22,6 +22,7 @@ from orchestrator.cluster.standing import Standing, probed
 from orchestrator.drive import drive_alone, stop_on_signals
 from orchestrator.ledger import Ledger, LostLease
 from orchestrator.mending import Stopped
+from orchestrator.metrics_door import MetricsPage
 from orchestrator.progress import Progress
 from orchestrator.recipe import RecipeError
 
@@ -42,6 +43,7 @@ class Candidate:
     progress: Progress
     changed: asyncio.Event  # something about the Lease
     stopping: asyncio.Event  # we are told to stop
+    page: MetricsPage | None = None
 
     def note(self, text: str) -> None:
         """A sentence for the log and the Events."""
@@ -58,12 +60,14 @@ async def stand(
     *,
     api: Api | None = None,
     timing: Timing | None = None,
+    page: MetricsPage | None = None,
 ) -> bool:
     """Drives the run whenever it holds the Lease, until it is told to stop; True where it saw the run's end.
 
     `begin` opens the run's ledger, `finish` hears of the run's end.
     """
     with candidacy(lease, progress, api or Api.of_this_pod(), timing) as candidate:
+        candidate.page = page
         # In one piece from here to the end: a signal that came between two parts would be lost, or end us.
         with stop_on_signals(candidate.stopping):
             async with probed(candidate.standing, probe_address):
@@ -154,7 +158,8 @@ async def while_leading(candidate: Candidate, directory: Path, ledger: Ledger) -
     """Drives until the run's end, or None as soon as somebody else holds the Lease."""
     progress = EventProgress(candidate.progress, candidate.events)
     # No lock of this machine's: a leader that hangs would hold it, and the ledger's epoch fences.
-    driving = asyncio.ensure_future(drive_alone(directory, ledger, progress, candidate.stopping))
+    run = drive_alone(directory, ledger, progress, candidate.stopping, candidate.page)
+    driving = asyncio.ensure_future(run)
     try:
         while True:
             candidate.changed.clear()

@@ -5,6 +5,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from orchestrator.comparison_files import ranking_pairs
 from orchestrator.data import Rows, read_comparisons
 from orchestrator.recipe_stages import ComparisonsStage
 from orchestrator.run import Run, RunError
@@ -34,7 +35,7 @@ async def run_comparisons(run: Run, name: str, settings: ComparisonsStage) -> di
     run.progress.note(f"{name}: {len(rows)} comparisons of {len(prompts)} prompts")
     return {
         "prompts": len(prompts),
-        "comparisons": len(rows),
+        "comparisons": sum(len(row["preferences"]) for row in prompts),
         "held_out_prompts": len(held_out),
     }
 
@@ -73,12 +74,21 @@ def prompt_id(row: Row) -> str:
 
 
 def _group(name: str, rows: list[Row], seed: int) -> Row:
-    texts = list(dict.fromkeys(row[key] for row in rows for key in ("chosen", "rejected")))
+    compared = [pair for row in rows for pair in _pairs(row)]
+    texts = list(dict.fromkeys(text for pair in compared for text in pair[:2]))
     responses = [texts[index] for index in shuffled(len(texts), seed)]
     places = {text: index for index, text in enumerate(responses)}
-    preferences = [[places[row["chosen"]], places[row["rejected"]], 1.0] for row in rows]
+    preferences = [[places[chosen], places[rejected], chance] for chosen, rejected, chance in compared]
     prompt = prompt_part(rows[0])
     return {"prompt_id": name, "prompt": prompt, "responses": responses, "preferences": preferences}
+
+
+def _pairs(row: Row) -> list[tuple[str, str, float]]:
+    """(the better text, the worse one, how likely that is); of a ranking every pair."""
+    if "ranking" in row:
+        texts = row["responses"]
+        return [(texts[int(i)], texts[int(j)], chance) for i, j, chance in ranking_pairs(row["ranking"])]
+    return [(row["chosen"], row["rejected"], float(row.get("probability", 1.0)))]
 
 
 def held_out_prompts(prompts: Sequence[Row], share: float, seed: int) -> set[str]:

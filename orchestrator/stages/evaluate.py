@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.data import read_prompts
@@ -9,7 +10,7 @@ from orchestrator.fitting import fitting_prompts
 from orchestrator.payloads import Payload, read_payload, write_payload
 from orchestrator.peers import in_parallel
 from orchestrator.prompts import Asked, Row, as_text
-from orchestrator.recipe_stages import EvaluateStage
+from orchestrator.recipe_evaluation import Evaluated, EvaluateStage
 from orchestrator.run import Run
 from orchestrator.sampling import Sampler, cut, present, reference_logprobs, rollouts_path, score, values
 from orchestrator.seeds import derive
@@ -20,8 +21,22 @@ from trueline.v1 import trainer_pb2, types_pb2
 Scores = dict[str, list[float | None]]  # by role: "gold", "best", "proxy" and the names of the ceilings
 
 
+@dataclass(frozen=True)
+class Measured:
+    """Held-out prompts, and by role ("before", "after") one response and its scores for each."""
+
+    prompts: list[Row]
+    sampled: dict[str, list[types_pb2.Rollout]]
+    scored: dict[str, Scores]
+
+
 async def run_evaluate(run: Run, name: str, settings: EvaluateStage) -> dict[str, Any]:
     """One sample per held-out prompt of either model, with the same fixed seeds, scored by every scorer."""
+    return before_and_after(settings, await measure(run, name, settings))
+
+
+async def measure(run: Run, name: str, settings: Evaluated) -> Measured:
+    """Draws and scores; a resume draws no chunk again."""
     prompts: list[Row] = read_rows(run, read_prompts, settings.prompts, settings.prompt_limit)
     scorers = {
         role: scorer
@@ -37,21 +52,27 @@ async def run_evaluate(run: Run, name: str, settings: EvaluateStage) -> dict[str
     await run.serve_scorers(*scorers.values())
     before = await run.serve_policy(settings.before)
     prompts = await fitting_prompts(run, name, "prompts", prompts, settings, before)
-    sampled, scored = {}, {}
+    found = Measured(prompts, {}, {})
     for role, model in (("before", settings.before), ("after", settings.after)):
-        sampled[role] = await sample(run, name, role, model, settings, prompts, reference)
-        scored[role] = await scores_of(run, name, role, scorers, prompts, sampled[role])
+        found.sampled[role] = await sample(run, name, role, model, settings, prompts, reference)
+        found.scored[role] = await scores_of(run, name, role, scorers, prompts, found.sampled[role])
+    return found
+
+
+def before_and_after(settings: Evaluated, found: Measured) -> dict[str, Any]:
+    """The figures of both models side by side."""
     return {
-        "prompts": len(prompts),
+        "prompts": len(found.prompts),
         "temperature": settings.sampling.temperature,
         "before": settings.before,
         "after": settings.after,
         "models": {
-            getattr(settings, role): figures(sampled[role], scored[role]) for role in ("before", "after")
+            getattr(settings, role): figures(found.sampled[role], found.scored[role])
+            for role in ("before", "after")
         },
-        **against_gold(settings, scored),
-        "sequence_kl": sequence_kl(sampled["after"]),
-        "examples": examples(settings.examples, prompts, sampled, scored),
+        **against_gold(settings, found.scored),
+        "sequence_kl": sequence_kl(found.sampled["after"]),
+        "examples": examples(settings.examples, found.prompts, found.sampled, found.scored),
     }
 
 
@@ -60,7 +81,7 @@ async def sample(
     name: str,
     role: str,
     model: str,
-    settings: EvaluateStage,
+    settings: Evaluated,
     prompts: list[Row],
     reference: types_pb2.ModelVersion,
 ) -> list[types_pb2.Rollout]:
@@ -104,8 +125,8 @@ async def scores_of(
 
 
 async def score_all(run: Run, scorer: str, prompts: list[Row], texts: list[str]) -> list[float | None]:
-    """Every response's score by one scorer; raw for a rule, normalised for a model."""
-    learned = scorer in run.recipe.services.reward.learned
+    """Every response's score by one scorer; raw for a rule, normalised for what models have a part in."""
+    learned = scorer not in run.recipe.services.reward.rules
     chunks = list(zip(cut(prompts, 256), cut(texts, 256), strict=True))
     scores = await in_parallel(score(run, scorer, rows, responses) for rows, responses in chunks)
     return values([each for chunk in scores for each in chunk], normalised=learned)
@@ -125,7 +146,7 @@ def figures(rollouts: list[types_pb2.Rollout], scores: Scores) -> dict[str, Any]
     return row
 
 
-def against_gold(settings: EvaluateStage, scored: dict[str, Scores]) -> dict[str, Any]:
+def against_gold(settings: Evaluated, scored: dict[str, Scores]) -> dict[str, Any]:
     """Win rate, best possible gold, ceilings, and the share of the gap to the best that was closed."""
     before, after = scored["before"].get("gold", []), scored["after"].get("gold", [])
     pairs = [(b, a) for b, a in zip(before, after, strict=True) if b is not None and a is not None]

@@ -9,8 +9,10 @@ from orchestrator.run import Run, RunError
 from orchestrator.sampling import cut, score, values
 from orchestrator.seeds import derive
 from orchestrator.stages.supervised import steps_of, updates_of
-from orchestrator.training import TrainingStage, as_row, begin_request, settings_message, trained_model
+from orchestrator.training import TrainingStage, begin_request, measure, settings_message, trained_model
 from trueline.v1 import trainer_pb2
+
+NORMALISATION = ("gain", "bias", "raw_mean", "raw_stddev", "length_coefficient")
 
 Row = dict[str, Any]  # a row of the comparisons table
 
@@ -19,7 +21,7 @@ async def run_reward(run: Run, name: str, settings: RewardStage) -> dict[str, An
     """Bradley-Terry steps on the training prompts, accuracy on the others, normalisation, a version."""
     collected = run.ledger.all_comparisons(settings.comparisons)
     to_train = [row for row in collected if not row["held_out"]]
-    training = limited(to_train, settings.comparison_limit)
+    training = training_rows(settings, collected)
     steps = reward_steps(run.recipe.seed, name, settings, collected)
     held_out = [row for row in collected if row["held_out"]]
     if not training:
@@ -38,8 +40,8 @@ async def run_reward(run: Run, name: str, settings: RewardStage) -> dict[str, An
         run, name, begin, run.peers.trainer.reward_model_step, request, settings.checkpoint_every
     )
     last = await stage.train_all(len(steps))
-    accuracy = await measure(stage, len(steps), "held-out", held_out)
-    agreement = await measure(stage, len(steps), "agreement", await by_scorer(run, settings, held_out))
+    accuracy = await measure_order(stage, len(steps), "held-out", held_out)
+    agreement = await measure_order(stage, len(steps), "agreement", await by_scorer(run, settings, held_out))
     if not stage.published(len(steps)):
         await stage.publish(
             len(steps), first=lambda: fit_normalisation(stage, len(steps), settings, to_train)
@@ -59,8 +61,14 @@ async def run_reward(run: Run, name: str, settings: RewardStage) -> dict[str, An
 
 def reward_steps(seed: int, name: str, settings: RewardStage, collected: list[Row]) -> list[list[Row]]:
     """The rows that each step trains on, which seed, comparisons and settings decide."""
-    training = limited([row for row in collected if not row["held_out"]], settings.comparison_limit)
+    training = training_rows(settings, collected)
     return steps_of(training, settings.epochs, settings.rows_per_step, derive(seed, name))
+
+
+def training_rows(settings: RewardStage, collected: list[Row]) -> list[Row]:
+    """The rows that a reward model learns from; of an ensemble's members each has its own."""
+    rows = limited([row for row in collected if not row["held_out"]], settings.comparison_limit)
+    return settings.member.rows(rows) if settings.member else rows
 
 
 def comparison_batch(rows: list[Row]) -> trainer_pb2.ComparisonBatch:
@@ -113,22 +121,12 @@ def order_pairs(scores: list[float | None]) -> list[list[float]]:
     return pairs
 
 
-async def measure(stage: TrainingStage, steps: int, what: str, rows: list[Row]) -> dict[str, Any]:
+async def measure_order(stage: TrainingStage, steps: int, what: str, rows: list[Row]) -> dict[str, Any]:
     """The reward model's metrics on rows that it does not train on; empty where there are none."""
     if not rows:
         return {}
-
-    async def produce() -> dict[str, Any]:
-        header = stage.run.header(f"{stage.name}/{steps}/{what}", expected_step=steps)
-        request = trainer_pb2.RewardModelStepRequest(
-            header=header, inline=comparison_batch(rows), evaluate_only=True
-        )
-        result = await stage.ask(lambda: stage.trainer.reward_model_step(request))
-        stage.run.time.computed(result.timing)
-        metrics = as_row(result)["metrics"]
-        return {**metrics, "pairs": int(metrics["comparisons"])}  # less those of prompts that were too long
-
-    return await stage.run.durable(stage.name, steps, what, produce)
+    request = trainer_pb2.RewardModelStepRequest(inline=comparison_batch(rows))
+    return await measure(stage, steps, what, stage.trainer.reward_model_step, request)
 
 
 async def fit_normalisation(
@@ -147,7 +145,8 @@ async def fit_normalisation(
             samples=samples,
             target_mean=wanted.target_mean,
             target_stddev=wanted.target_stddev,
+            length_controlled=wanted.length_controlled,
         )
     )
-    figures = {name: getattr(fitted, name) for name in ("gain", "bias", "raw_mean", "raw_stddev")}
+    figures = {name: getattr(fitted, name) for name in NORMALISATION}
     return {"normalisation": {**figures, "samples": len(samples)}}

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import Counter as Tally
 from collections.abc import Sequence
+from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client import CollectorRegistry
 
+from services.exported import exported
 from services.judge.constitution import Constitution
 from services.judge.records import Abstained, Reason, Usage
 from services.judge.verdicts import Order, Outcome, Reading
@@ -16,35 +18,23 @@ class JudgeMetrics:
     """Verdicts, abstentions by reason, flips and slots, and what all of it cost."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        def counter(name: str, text: str, *labels: str) -> Counter:
-            return Counter(f"trueline_judge_{name}", text, labels, registry=registry)
+        def judge(name: str) -> Any:
+            return exported(f"trueline_judge_{name}", registry)
 
-        self._verdicts = counter("verdicts_total", "Pairs by what came of them.", "verdict")
-        self._scores = counter("scores_total", "Responses that got a score.")
-        self._texts = counter("texts_total", "Critiques and revisions written.", "method")
-        self._abstentions = counter(
-            "abstentions_total", "Items that got none of these, by reason.", "method", "reason"
-        )
-        self._slots = counter(
-            "slot_choices_total", "Answers about a pair by the slot they prefer: a bias shows here.", "slot"
-        )
-        self._flips = counter(
-            "order_flips_total", "Pairs and principles whose two orders prefer different responses."
-        )
-        self._orders = counter("order_pairs_total", "Pairs and principles that were read in both orders.")
-        self._calls = counter("calls_total", "Requests made to the judge model, repeats included.")
-        self._uncounted = counter("uncounted_calls_total", "Requests whose endpoint told no token counts.")
-        self._tokens = counter("tokens_total", "Tokens read and written by the judge model.", "kind")
-        self._reloads = counter("constitution_reloads_total", "Reloads by what came of them.", "outcome")
-        self._principles = Gauge(
-            "trueline_judge_principles", "Principles of the constitution in force.", registry=registry
-        )
-        self._info = Gauge(
-            "trueline_judge_constitution_info",
-            "1 for the constitution in force.",
-            ["sha256"],
-            registry=registry,
-        )
+        self._verdicts = judge("verdicts_total")
+        self._scores = judge("scores_total")
+        self._texts = judge("texts_total")
+        self._abstentions = judge("abstentions_total")
+        self._slots = judge("slot_choices_total")
+        self._flips = judge("order_flips_total")
+        self._agreements = judge("order_agreements_total")
+        self._orders = judge("order_pairs_total")
+        self._calls = judge("calls_total")
+        self._uncounted = judge("uncounted_calls_total")
+        self._tokens = judge("tokens_total")
+        self._reloads = judge("constitution_reloads_total")
+        self._principles = judge("principles")
+        self._info = judge("constitution_info")
         for reason in Reason:  # exported as 0 before the first, so that a rate can be taken
             self._abstentions.labels("compare", reason.value)
 
@@ -98,6 +88,7 @@ class JudgeMetrics:
                 as_given, swapped = orders.values()
                 self._orders.inc()
                 self._flips.inc((as_given - 0.5) * (swapped - 0.5) < 0)
+                self._agreements.inc((as_given - 0.5) * (swapped - 0.5) > 0)
 
     def _cost(self, usage: Usage) -> None:
         self._calls.inc(usage.calls)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter as Tally
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-from prometheus_client import CollectorRegistry, Counter
 
 from services.fence import Fence
 from services.model_edge import LogprobMetrics
@@ -15,6 +12,7 @@ from services.model_settings import ModelSettings
 from services.models import set_threads
 from services.policy.door import AskedRow, PromptContent, PromptSamples, rows_of, tokens_of
 from services.policy.engine import Completion, Engine, LogprobKind, Sampling
+from services.policy.metrics import PolicyMetrics
 from services.policy.transformers_engine import load_transformers_engine
 from services.server import Host
 from services.serving_model import LoadMetrics, ServingModel
@@ -40,22 +38,6 @@ class CountedPrompts:
     tokens: list[int]
     context_length: int
     version: ModelVersion
-
-
-class PolicyMetrics:
-    """What sampling shows on /metrics; its seconds are those of trueline_work_*."""
-
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self._tokens = Counter("trueline_generated_tokens_total", "Tokens sampled.", registry=registry)
-        self._rollouts = Counter(
-            "trueline_rollouts_total", "Completions by why they ended.", ["finish_reason"], registry=registry
-        )
-
-    def observe(self, completions: Sequence[Completion]) -> None:
-        """Counts a chunk."""
-        self._tokens.inc(sum(len(completion.response_ids) for completion in completions))
-        for reason, count in Tally(completion.finish_reason for completion in completions).items():
-            self._rollouts.labels(reason.value).inc(count)
 
 
 class Policy:
@@ -116,5 +98,6 @@ class Policy:
             return SampledChunk(asked, completions, engine.logprob_kind(sampling), served.version)
 
         chunk, timing = await self.work.run(sample)
-        self._metrics.observe(chunk.completions)
+        prompt_tokens = sum(len(each.row.prompt_ids) for each in chunk.rows)
+        self._metrics.observe(prompt_tokens, chunk.completions)
         return chunk, timing

@@ -7,5 +7,8 @@ service.py       the edge: messages in, messages out
 scorers.py       what a scorer is asked and what it answers
 learned.py       a scalar model as a scorer
 rules.py         a function as a scorer
+combined.py      several scorers as one: ensembles and objectives
+combinations.py  how they are combined, as text
+combining.py     the mathematics of it
 metrics.py       what it shows on /metrics
 """

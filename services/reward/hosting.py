@@ -13,6 +13,7 @@ from pathlib import Path
 from services.errors import FieldError, PreconditionError
 from services.fence import Fence
 from services.models import load_scalar, set_threads
+from services.reward.combined import CombinedScorer, combined_description
 from services.reward.learned import LearnedScorer
 from services.reward.metrics import RewardMetrics
 from services.reward.rules import RuleScorer
@@ -36,6 +37,7 @@ class Rewards:
         self._metrics, self._load_metrics = RewardMetrics(host.registry), LoadMetrics(host.registry)
         self._rules = {name: RuleScorer(name, function) for name, function in settings.rules}
         self._learned = {name: self._place(name) for name, _ in settings.learned}
+        self._combined = dict(settings.combined)  # each after its parts
 
     def _place(self, name: str) -> ServingModel[LearnedScorer]:
         """Where the versions of a learned scorer follow each other."""
@@ -63,7 +65,11 @@ class Rewards:
             for name, place in self._learned.items()
         ]
         rules = [rule.description for rule in self._rules.values()]
-        return sorted([*learned, *rules], key=lambda description: description.name)
+        known = {description.name: description for description in (*learned, *rules)}
+        for name, combination in self._combined.items():
+            parts = [known[part] for part in combination.parts]
+            known[name] = combined_description(name, combination, parts)
+        return [known[name] for name in sorted(known)]
 
     async def score(
         self, name: str, exchanges: Sequence[Exchange], expected: ModelVersion | None
@@ -73,7 +79,7 @@ class Rewards:
         Raises FieldError for an unknown name, NotReadyError or PreconditionError ("not_loaded") for a
         scorer without a model, PreconditionError("wrong_version") when it serves another than `expected`.
         """
-        name = _chosen(name, [*self._rules, *self._learned])
+        name = _chosen(name, [*self._rules, *self._learned, *self._combined])
 
         def answer() -> Answer:
             scorer = self._scorer(name)
@@ -92,6 +98,9 @@ class Rewards:
         """
         if name in self._rules:
             return self._rules[name]
+        if name in self._combined:
+            combination = self._combined[name]
+            return CombinedScorer(name, combination, [self._scorer(part) for part in combination.parts])
         place, settings = self._learned[name], self.settings
         on_its_way = name in dict(settings.follow) or dict(settings.learned)[name] is not None
         if place.version is None and not on_its_way:
@@ -115,6 +124,7 @@ def _require_version(description: Description, expected: ModelVersion | None) ->
     served = description.version
     if expected is None or served == expected:
         return
-    serves = f"serves {served} ({served.sha256})" if served else "is a rule and has no versions"
+    unversioned = "is a rule and has no versions" if description.fixed else "has no version yet"
+    serves = f"serves {served} ({served.sha256})" if served else unversioned
     message = f"scorer {description.name!r} {serves}, not {expected} ({expected.sha256})"
     raise PreconditionError("wrong_version", f"expected_version: {message}")

@@ -19,7 +19,13 @@ from services.reward.scorers import (
     finite_score,
 )
 from services.sequences import micro_batches, pad_right
-from services.templates import TemplateError, render_exchange, template_sha256, tokenizer_sha256
+from services.templates import (
+    TemplateError,
+    render_exchange,
+    response_length,
+    template_sha256,
+    tokenizer_sha256,
+)
 from services.weights import MANIFEST, Manifest, WeightsError
 
 BATCH_ROWS = 64
@@ -57,7 +63,13 @@ class LearnedScorer:
             if isinstance(ids, NotScored):
                 return ids
             tokens = len(read[index])
-            return finite_score(raw[index], self._normalisation, truncated=tokens < len(ids), tokens=tokens)
+            return finite_score(
+                raw[index],
+                self._normalisation,
+                truncated=tokens < len(ids),
+                tokens=tokens,
+                response_tokens=self._response_tokens(exchanges[index]),
+            )
 
         return [outcome(index, ids) for index, ids in enumerate(rendered)]
 
@@ -69,6 +81,11 @@ class LearnedScorer:
             return render_exchange(self._loaded.tokenizer, exchange.prompt, exchange.response)
         except TemplateError as error:
             return NotScored("template_failed", str(error)[:300])
+
+    def _response_tokens(self, exchange: Exchange) -> int:
+        """The length that the normalisation has a term for; not counted where it has none."""
+        controlled = self._normalisation.length_coefficient != 0
+        return response_length(self._loaded.tokenizer, exchange.response) if controlled else 0
 
     @torch.inference_mode()
     def _raw_scores(self, rows: list[list[int]]) -> list[float]:
@@ -83,16 +100,20 @@ class LearnedScorer:
 
 
 def fitted_normalisation(manifest: Manifest, path: Path) -> Normalisation | None:
-    """manifest.extra["normalisation"] as {"gain": 0.5, "bias": -1.0}; None where nothing was fitted."""
+    """manifest.extra["normalisation"], {"gain": 0.5, "bias": -1.0}; None where nothing was fitted.
+
+    A model whose scores are length-controlled has "length_coefficient" there too.
+    """
     given = manifest.extra.get("normalisation")
     if given is None:
         return None
     try:
-        fitted = Normalisation(float(given["gain"]), float(given["bias"]))
-    except (KeyError, TypeError, ValueError):
+        of_length = float(given.get("length_coefficient", 0.0))
+        fitted = Normalisation(float(given["gain"]), float(given["bias"]), of_length)
+    except (AttributeError, KeyError, TypeError, ValueError):
         fault = f"extra.normalisation must hold gain and bias, not {given!r}"
         raise WeightsError(path / MANIFEST, fault) from None
-    if not (math.isfinite(fitted.gain) and fitted.gain > 0 and math.isfinite(fitted.bias)):
+    if not (fitted.gain > 0 and all(map(math.isfinite, vars(fitted).values()))):
         # A gain of 0 or less would make every answer equally good, or the worst one the best.
         fault = f"extra.normalisation must be finite with a gain above 0, not {given!r}"
         raise WeightsError(path / MANIFEST, fault)

@@ -34,7 +34,7 @@ class RuleScorer:
     """Scores one exchange at a time; what goes wrong with one is that one's error."""
 
     def __init__(self, name: str, function: str) -> None:
-        self.description = Description(name, function=function)
+        self.description = Description(name, function=function, fixed=True)
         self._function = resolve(function)
 
     def score(self, exchanges: Sequence[Exchange]) -> list[Outcome]:

@@ -33,12 +33,16 @@ class Exchange:
 
 @dataclass(frozen=True)
 class Scored:
-    """A reward: Scored(raw=1.5, normalised=0.2, truncated=False, tokens=37)."""
+    """A reward: Scored(raw=1.5, normalised=0.2, truncated=False, tokens=37).
+
+    Of an ensemble also how far its members are apart, as a standard deviation.
+    """
 
     raw: float
     normalised: float
     truncated: bool = False
     tokens: int = 0
+    disagreement: float | None = None
 
 
 @dataclass(frozen=True)
@@ -54,10 +58,11 @@ Outcome = Scored | NotScored
 
 @dataclass(frozen=True)
 class Normalisation:
-    """normalised = gain * raw + bias."""
+    """normalised = gain * raw + bias + length_coefficient * tokens of the response."""
 
     gain: float
     bias: float
+    length_coefficient: float = 0.0
 
 
 UNFITTED = Normalisation(1.0, 0.0)
@@ -65,10 +70,16 @@ UNFITTED = Normalisation(1.0, 0.0)
 
 @dataclass(frozen=True)
 class Description:
-    """What a scorer is; a rule has a function, a learned scorer the rest, once it is loaded."""
+    """What a scorer is: a rule has a function, a combination its parts, a loaded model the rest.
+
+    What is `fixed` has no versions: rules, and combinations of nothing but rules.
+    """
 
     name: str
     function: str = ""
+    fixed: bool = False
+    combination: str = ""
+    parts: tuple[str, ...] = ()
     version: ModelVersion | None = None
     tokenizer_sha256: str = ""
     template_sha256: str = ""
@@ -88,10 +99,16 @@ class Scorer(Protocol):
 
 
 def finite_score(
-    raw: float, normalisation: Normalisation = UNFITTED, *, truncated: bool = False, tokens: int = 0
+    raw: float,
+    normalisation: Normalisation = UNFITTED,
+    *,
+    truncated: bool = False,
+    tokens: int = 0,
+    response_tokens: int = 0,
 ) -> Outcome:
     """A Scored, or NotScored("non_finite"): NaN and infinity are no rewards, before or after normalising."""
-    normalised = normalisation.gain * raw + normalisation.bias
+    of_length = normalisation.length_coefficient * response_tokens
+    normalised = normalisation.gain * raw + normalisation.bias + of_length
     if not (math.isfinite(raw) and math.isfinite(normalised)):
         return NotScored("non_finite", f"the score is {raw}, {normalised} when normalised")
     return Scored(raw, normalised, truncated, tokens)

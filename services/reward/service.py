@@ -74,6 +74,7 @@ def score_to_pb(outcome: Outcome) -> types_pb2.Score:
             normalised=outcome.normalised,
             truncated=outcome.truncated,
             tokens=outcome.tokens,
+            disagreement=outcome.disagreement,
         )
         return types_pb2.Score(value=value)
     return types_pb2.Score(error=types_pb2.ItemError(reason=outcome.reason, message=outcome.message))
@@ -82,6 +83,7 @@ def score_to_pb(outcome: Outcome) -> types_pb2.Score:
 def scorer_to_pb(description: Description) -> reward_pb2.Scorer:
     """The message of a scorer; what it does not have stays unset."""
     kind = reward_pb2.SCORER_KIND_RULE if description.function else reward_pb2.SCORER_KIND_LEARNED
+    kind = reward_pb2.SCORER_KIND_COMBINED if description.combination else kind
     fitted = description.normalisation
     return reward_pb2.Scorer(
         name=description.name,
@@ -91,5 +93,7 @@ def scorer_to_pb(description: Description) -> reward_pb2.Scorer:
         tokenizer_sha256=description.tokenizer_sha256,
         template_sha256=description.template_sha256,
         context_length=description.context_length,
-        normalisation=reward_pb2.Normalisation(gain=fitted.gain, bias=fitted.bias) if fitted else None,
+        normalisation=reward_pb2.Normalisation(**vars(fitted)) if fitted else None,
+        combination=description.combination,
+        parts=description.parts,
     )

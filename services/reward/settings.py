@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from services.reward.combinations import Combination, read_combination
 from services.reward.rules import resolve
 from services.settings import ServerSettings, above, setting
 
@@ -28,6 +29,12 @@ def named_directory(text: str) -> tuple[str, Path]:
     """As `named`; the value is a path, which may come into being later."""
     name, path = named(text)
     return name, Path(path)
+
+
+def named_combination(text: str) -> tuple[str, Combination]:
+    """As `named`; the value says how which scorers are combined."""
+    name, combination = named(text)
+    return name, read_combination(combination)
 
 
 def learned_scorer(text: str) -> tuple[str, Path | None]:
@@ -57,6 +64,13 @@ class RewardSettings(ServerSettings):
         parse=named_rule,
         repeated=True,
     )
+    combined: tuple[tuple[str, Combination], ...] = setting(
+        (),
+        "A scorer made of scorers given before it: NAME=mean:A,B, min:A,B, mean_minus_variance(0.5):A,B, "
+        "weights:A*1,B*0.2, log_sigmoid:A@0,B@1 or gate(B>=0,-2):A. Repeatable.",
+        parse=named_combination,
+        repeated=True,
+    )
     follow: tuple[tuple[str, Path], ...] = setting(
         (),
         "NAME=MODELS_DIR/MODEL: the learned scorer NAME serves what that model's pointer names. Repeatable.",
@@ -70,10 +84,14 @@ class RewardSettings(ServerSettings):
     max_items: int = setting(4096, "Items that one Score call may hold.", parse=above(0))
 
     def faults(self) -> list[str]:
-        """No scorer, two of one name, a pointer followed for a scorer that is not learned."""
+        """No scorer, two of one name, parts that are not hosted, a pointer for what is not learned."""
         names = [name for name, _ in (*self.learned, *self.rules)]
         found = [] if names else ["--learned, --rule: give at least one scorer"]
-        found += [f"--learned, --rule: {name!r} is given twice" for name in _repeated(names)]
+        for name, combination in self.combined:
+            missing = [part for part in combination.parts if part not in names]
+            found += [f"--combined {name}: no scorer {part!r} before it" for part in missing]
+            names.append(name)
+        found += [f"--learned, --rule, --combined: {name!r} is given twice" for name in _repeated(names)]
         followed = [name for name, _ in self.follow]
         found += [f"--follow: {name!r} is given twice" for name in _repeated(followed)]
         learned_names = {name for name, _ in self.learned}

@@ -141,6 +141,19 @@ def fit_normalisation(scores_N: Tensor, target_mean: float, target_stddev: float
     return gain.item(), (target_mean - gain * scores_N.mean()).item()
 
 
+def length_slope(scores_N: Tensor, lengths_N: Tensor) -> float:
+    """What one token more adds to a score on average: cov(score, length) / var(length), least squares.
+
+    score - slope * length no longer correlates with length on these samples. ValueError where lengths do not
+    vary. Source: the linear form of length control (Singhal et al. 2023, arXiv 2310.03716, measure it).
+    """
+    lengths_N = lengths_N.double()
+    if not len(lengths_N) or lengths_N.std(correction=0) <= _rounding(lengths_N):
+        raise ValueError(f"length_slope: the {len(lengths_N)} lengths do not vary")
+    centred_N = lengths_N - lengths_N.mean()
+    return (centred_N @ scores_N.double() / (centred_N @ centred_N)).item()
+
+
 def _rounding(x_N: Tensor) -> Tensor:
     """A spread that rounding alone can give: some hundred units in the last place of the largest entry."""
     return 100 * torch.finfo(x_N.dtype).eps * x_N.abs().max()

@@ -68,6 +68,7 @@ class FitNormalisation(OnStage):
     samples: list[AnsweredPrompt]
     target_mean: float
     target_stddev: float
+    length_controlled: bool = False
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from services.trainer.advantages import explained_variance, kl_estimate, sequenc
 from services.trainer.metrics import mean
 from services.trainer.ppo_loss import LOG_RATIO_LIMIT, sampler_mismatch
 from services.trainer.ppo_policy import Updates
+from services.trainer.response_statistics import distinct, repetition
 from services.trainer.rounds import Round, Targets
 
 Numbers = dict[str, float | None]
@@ -22,21 +23,45 @@ def of_batch(
     """What the rollouts say before anything is trained."""
     mask_BR, scores_B = batch.mask_BR, batch.scores_B
     ended = _share(batch.ended_B)
-    return {
+    numbers: Numbers = {
         "rows": len(batch),
         "rollouts": len(batch),
         "tokens": batch.tokens,
         "response_tokens_mean": mask_BR.sum(-1).float().mean().item(),
         "ended_share": ended,
         "truncated_share": 1 - ended,
+        "missing_eos_share": 1 - _share(batch.eos_B),
+        "distinct_1": distinct(batch.responses, 1),
+        "distinct_2": distinct(batch.responses, 2),
+        "repetition": repetition(batch.responses),
         "score_mean": scores_B.mean().item(),
         "score_stddev": scores_B.std(correction=0).item(),
-        "score_raw_mean": batch.raw_scores_B.mean().item(),
+        **_spread("score_raw", batch.raw_scores_B),
+        "reward_length_correlation": correlation(batch.raw_scores_B, mask_BR.sum(-1).float()),
         "entropy": entropy_BR[mask_BR].mean().item(),
         **({"score_clipped_share": _share(scores_B.abs() > score_clip)} if score_clip else {}),
         **_distance(batch, old_logprobs_BR),
         **_mismatch(batch, old_logprobs_BR),
     }
+    return {name: number for name, number in numbers.items() if number is not None}
+
+
+def _spread(name: str, numbers_B: Tensor) -> dict[str, float]:
+    """Mean, standard deviation (biased) and three quantiles."""
+    low, middle, high = numbers_B.quantile(numbers_B.new_tensor([0.05, 0.5, 0.95])).tolist()
+    spread = {"mean": numbers_B.mean().item(), "stddev": numbers_B.std(correction=0).item()}
+    return {f"{name}_{what}": number for what, number in spread.items()} | {
+        f"{name}_p05": low,
+        f"{name}_p50": middle,
+        f"{name}_p95": high,
+    }
+
+
+def correlation(first_B: Tensor, second_B: Tensor) -> float | None:
+    """Pearson's correlation; None where one of them does not vary."""
+    first_B, second_B = first_B - first_B.mean(), second_B - second_B.mean()
+    norm = (first_B.norm() * second_B.norm()).item()
+    return (first_B @ second_B).item() / norm if norm > 0 else None
 
 
 def _share(flags: Tensor) -> float:
@@ -67,7 +92,7 @@ def of_targets(batch: Round, targets: Targets, values_BR: Tensor) -> Numbers:
     """What the updates aim at, and how much of it the critic foretold."""
     mask_BR, returns_BR = batch.mask_BR, targets.returns_BR
     return {
-        "reward_mean": sequence_sum(targets.token_rewards_BR, mask_BR).mean().item(),
+        **_spread("reward", sequence_sum(targets.token_rewards_BR, mask_BR)),
         "explained_variance": explained_variance(returns_BR, values_BR, mask_BR).item(),
         "value_mean": values_BR[mask_BR].mean().item(),
         "return_mean": returns_BR[mask_BR].mean().item(),

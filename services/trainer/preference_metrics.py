@@ -37,7 +37,7 @@ class Measured:
             setattr(self, name, getattr(self, name) + value)
 
     def numbers(self, *, compares: bool, mismatches: bool) -> dict[str, float | None]:
-        """Means by the names of METRICS; without a reference there is no KL, and but for KTO no baseline."""
+        """Means by name; without a reference there is no KL, and but for KTO no baseline."""
         sides = 2 * self.pairs
         return {
             "comparisons": self.pairs,

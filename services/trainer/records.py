@@ -141,12 +141,13 @@ class StepReport:
 
 @dataclass(frozen=True)
 class Normalisation:
-    """normalised = gain * raw + bias, and the raw scores it was fitted on."""
+    """normalised = gain * raw + bias + length_coefficient * response tokens, and what it was fitted on."""
 
     gain: float
     bias: float
     raw_mean: float
     raw_stddev: float
+    length_coefficient: float = 0.0
 
 
 @dataclass(frozen=True)

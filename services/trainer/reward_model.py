@@ -15,9 +15,10 @@ from services.errors import FieldError, PreconditionError
 from services.models import LoadedScalar
 from services.progress import ProgressFeed
 from services.sequences import micro_batches, pad_right
-from services.templates import TemplateError, render_exchange
-from services.trainer.advantages import fit_normalisation
+from services.templates import TemplateError, render_exchange, response_length
+from services.trainer.advantages import fit_normalisation, length_slope
 from services.trainer.bradley_terry import group_loss, ordered_right
+from services.trainer.commands import FitNormalisation
 from services.trainer.device import Compute
 from services.trainer.loading import check_max_tokens
 from services.trainer.metrics import mean, measured
@@ -77,7 +78,7 @@ class Measured:
             setattr(self, field_name, getattr(self, field_name) + value)
 
     def numbers(self) -> dict[str, float | None]:
-        """Means by the names of METRICS."""
+        """Means by the names of trueline.metrics.STEP_NUMBERS."""
         rewards_N = torch.tensor(self.rewards, dtype=torch.float64)
         return {
             "rows": self.groups,
@@ -172,22 +173,29 @@ class RewardModelStage(Stage):
         numbers = {**sums.numbers(), "tokens": tokens, "excluded": len(excluded), **training}
         return StepOutcome(trained, measured(numbers), excluded)
 
-    def fit(
-        self, samples: Sequence[AnsweredPrompt], mean: float, stddev: float, progress: ProgressFeed
-    ) -> Normalisation:
-        """Gain and bias that give the samples' scores this mean and spread; kept for publishing."""
+    def fit(self, wanted: FitNormalisation, progress: ProgressFeed) -> Normalisation:
+        """Gain and bias that give the samples' scores the wanted mean and spread; kept for publishing.
+
+        Length-controlled, it is what the samples' lengths do not explain that gets them.
+        """
         self.compute.use_all_threads()
-        rows = self._samples(samples)
+        samples, rows = self._samples(wanted.samples)
         progress.report("scoring samples", 0, len(rows))
         scores_N = self._scores(rows)
         if not scores_N.isfinite().all():
             raise NonFiniteError("a sample's score", math.nan)
+        lengths_N = torch.zeros_like(scores_N)
+        if wanted.length_controlled:
+            tokenizer = self.loaded.tokenizer
+            lengths_N += torch.tensor([response_length(tokenizer, each.response) for each in samples])
         try:
-            gain, bias = fit_normalisation(scores_N, mean, stddev)
+            slope = length_slope(scores_N, lengths_N) if wanted.length_controlled else 0.0
+            rest_N = scores_N.double() - slope * lengths_N
+            gain, bias = fit_normalisation(rest_N, wanted.target_mean, wanted.target_stddev)
         except ValueError as error:
             raise PreconditionError("not_fitted", str(error)) from None
-        spread = scores_N.double().std(correction=0).item()
-        self.normalisation = Normalisation(gain, bias, scores_N.double().mean().item(), spread)
+        mean, spread = scores_N.double().mean().item(), scores_N.double().std(correction=0).item()
+        self.normalisation = Normalisation(gain, bias, mean, spread, -gain * slope)
         return self.normalisation
 
     def accumulate(self, groups: Sequence[EncodedGroup], sums: Measured) -> None:
@@ -281,18 +289,22 @@ class RewardModelStage(Stage):
         rows = [self._exchange(AnsweredPrompt(group.prompt, response)) for response in group.responses]
         return EncodedGroup(rows, *_comparison_tensors(group.comparisons, self.compute.device))
 
-    def _samples(self, samples: Sequence[AnsweredPrompt]) -> list[list[int]]:
-        """The samples that can be scored, as a step leaves out rows that cannot; FieldError for none."""
-        rows, faults = [], []
+    def _samples(self, samples: Sequence[AnsweredPrompt]) -> tuple[list[AnsweredPrompt], list[list[int]]]:
+        """The samples that can be scored and their ids, as a step leaves out rows that cannot.
+
+        FieldError where there are none.
+        """
+        kept, rows, faults = [], [], []
         for sample in samples:
             try:
                 rows.append(self._exchange(sample))
+                kept.append(sample)
             except ValueError as error:
                 faults.append(str(error))
         if not rows:
             why = faults[0] if faults else "there are none"
             raise FieldError("samples", len(samples), f"no sample can be scored: {why}")
-        return rows
+        return kept, rows
 
     def _exchange(self, exchange: AnsweredPrompt) -> list[int]:
         ids = render_exchange(self.loaded.tokenizer, exchange.prompt, exchange.response)

@@ -33,6 +33,7 @@ class Round:
     scores_B: Tensor
     raw_scores_B: Tensor
     ended_B: Tensor
+    eos_B: Tensor  # ended by an end-of-text token, not by a stop text
     temperature: float
 
     def __len__(self) -> int:
@@ -73,6 +74,7 @@ def round_of(rollouts: Sequence[ScoredRollout], device: torch.device) -> Round:
         scores_B=floats([each.score for each in rollouts]),
         raw_scores_B=floats([each.raw_score for each in rollouts]),
         ended_B=torch.tensor([each.ended for each in rollouts], device=device),
+        eos_B=torch.tensor([each.finish_reason == "end_of_text" for each in rollouts], device=device),
         temperature=rollouts[0].temperature,
     )
 

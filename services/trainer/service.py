@@ -15,6 +15,7 @@ from services.progress import Finished, ProgressFeed
 from services.server import Host
 from services.trainer import commands, wire
 from services.trainer.device import Compute
+from services.trainer.exports import TrainerExports
 from services.trainer.gang import Children, Gang
 from services.trainer.preference_wire import pairs_from_pb
 from services.trainer.records import Location
@@ -34,6 +35,7 @@ class TrainerServicer(trainer_pb2_grpc.TrainerServiceServicer):
     def __init__(self, host: Host, compute: Compute, children: Children | None = None) -> None:
         self.host = host
         self.trainer = Trainer(compute)
+        self.exports = TrainerExports(host.registry)
         self.gang = Gang(self.trainer, children) if compute.ranks.size > 1 else None
         self.fence = Fence()
         self.incarnation = secrets.token_hex(8)
@@ -205,7 +207,7 @@ class TrainerServicer(trainer_pb2_grpc.TrainerServiceServicer):
         header = header_from_pb(request.header)
 
         async def step(progress: ProgressFeed) -> Any:
-            return await self._execute(header, convert, answer, progress)
+            return await self._execute(method, header, convert, answer, progress)
 
         async for event in self.fence.stream(header, step, fingerprint(method, request)):
             if isinstance(event, Finished):
@@ -215,6 +217,7 @@ class TrainerServicer(trainer_pb2_grpc.TrainerServiceServicer):
 
     async def _execute(
         self,
+        method: str,
         header: CallHeader,
         convert: Callable[[], commands.Command],
         answer: Callable[[Any, Timing], Any],
@@ -227,7 +230,13 @@ class TrainerServicer(trainer_pb2_grpc.TrainerServiceServicer):
             self.fence.check(header)  # a new leader may have come while this one waited
             waited = time.perf_counter() - arrived
             executor = self.gang or self.trainer
-            result, timing = await self._unless_lost(self.host.work.run(executor.execute, command, progress))
+            try:
+                work = self.host.work.run(executor.execute, command, progress)
+                result, timing = await self._unless_lost(work)
+            except Exception:
+                self.exports.failed(method)
+                raise
+        self.exports.done(method, result, timing.compute_seconds)
         return answer(result, Timing(waited + timing.queue_seconds, timing.compute_seconds))
 
     async def _unless_lost(self, work: Coroutine[Any, Any, Result]) -> Result:

@@ -20,6 +20,7 @@ from services.progress import ProgressFeed
 from services.trainer import commands
 from services.trainer.checkpoint import read_checkpoint, write_checkpoint
 from services.trainer.device import Compute
+from services.trainer.optimizers import Learner
 from services.trainer.ppo import PpoStage
 from services.trainer.preference import PreferenceStage
 from services.trainer.records import (
@@ -156,7 +157,7 @@ class Trainer:
         if not command.samples:
             raise FieldError("samples", [], "must hold at least one sample")
         stage = self._stage_of(RewardModelStage)
-        return stage.fit(command.samples, command.target_mean, command.target_stddev, progress)
+        return stage.fit(command, progress)
 
     def _publish(self, command: commands.Publish, progress: ProgressFeed) -> PublishedVersion:
         stage = self._stage_of(Stage)  # type: ignore[type-abstract]
@@ -195,13 +196,14 @@ class Trainer:
 
     @torch.no_grad()
     def _roll_back(self, command: commands.RollBack, progress: ProgressFeed) -> PublishedVersion:
-        stage = self._stage_of(PpoStage)
+        stage = self._stage_of(Stage)  # type: ignore[type-abstract]
+        learner = _policy_of(stage)
         progress.report("verifying and loading the good version")
         good, weights = self.compute.ranks.agreed(lambda: _good_version(command.good, self.compute))
-        _check_same_shape(stage, weights)
+        _check_same_shape(learner, weights)
 
         def change() -> PublishedVersion:
-            stage.policy.learner.replace_weights(weights)
+            learner.replace_weights(weights)
             return self._write_version(stage, command.number, good, progress)
 
         published = self._all_or_nothing(stage, change)
@@ -246,8 +248,16 @@ def _good_version(good: Location, compute: Compute) -> tuple[ModelVersion, dict[
     return version, dict(loaded.model.named_parameters())
 
 
-def _check_same_shape(stage: PpoStage, weights: dict[str, Any]) -> None:
+def _policy_of(stage: Stage) -> Learner:
+    """What learns to be a better policy. Raises PreconditionError for a stage that trains none."""
+    if not isinstance(stage, PpoStage | PreferenceStage):
+        message = f"the call is for a ppo or preference stage; the stage is {stage.kind}"
+        raise PreconditionError("wrong_stage", message)
+    return stage.learners["policy"]
+
+
+def _check_same_shape(policy: Learner, weights: dict[str, Any]) -> None:
     """Raises PreconditionError for a version that is not of the policy's architecture."""
-    mine = {name: tuple(p.shape) for name, p in stage.policy.learner.parameters.items()}
+    mine = {name: tuple(p.shape) for name, p in policy.parameters.items()}
     if mine != {name: tuple(p.shape) for name, p in weights.items()}:
         raise PreconditionError("other_model", "good: its weights are not of the trained policy's shape")

@@ -233,7 +233,9 @@ def fit_from_pb(request: trainer_pb2.FitNormalisationRequest) -> FitNormalisatio
         raise FieldError("target_stddev", stddev, "must be above 0")
     samples = convert_each("samples", request.samples, _answered_from_pb)
     header = request.header
-    return FitNormalisation(header.run_id, header.expected_step, samples, mean, stddev)
+    return FitNormalisation(
+        header.run_id, header.expected_step, samples, mean, stddev, request.length_controlled
+    )
 
 
 def _answered_from_pb(sample: trainer_pb2.AnsweredPrompt, field: str) -> AnsweredPrompt:

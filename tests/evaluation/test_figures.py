@@ -64,7 +64,8 @@ def test_wins_that_length_explains_are_taken_out() -> None:
     raw = sum(outcomes) / len(outcomes)
     found = length_controlled(outcomes, differences)
     assert raw == pytest.approx(0.7, abs=0.03)
-    assert found.rate == pytest.approx(0.5, abs=0.05) and found.low < 0.5 < found.high
+    assert found.rate == pytest.approx(0.5, abs=0.05)
+    assert found.low is not None and found.high is not None and found.low < 0.5 < found.high
     assert found.length_coefficient is not None and found.length_coefficient > 1
 
 

@@ -24,6 +24,9 @@ SMALL = (
     "stages.sft.epochs=1",
     "stages.sft.rows_per_step=64",
     "stages.sft.minibatch_size=32",
+    "stages.evaluate.prompt_limit=32",
+)
+SMALL_PPO = (
     "stages.collect.prompt_limit=32",
     "stages.reward.rows_per_step=16",
     "stages.reward.minibatch_size=8",
@@ -34,8 +37,17 @@ SMALL = (
     "stages.ppo.gold_every=2",
     "stages.ppo.gold_limit=8",
     "stages.ppo.checkpoint_every=2",
-    "stages.evaluate.prompt_limit=32",
 )
+SMALL_DPO = (
+    "stages.dpo.rounds=6",
+    "stages.dpo.prompts_per_round=16",
+    "stages.dpo.prompts_per_chunk=8",
+    "stages.dpo.gold_every=2",
+    "stages.dpo.gold_limit=8",
+    "stages.dpo.checkpoint_every=2",
+    "stages.dpo.algorithm.minibatch_size=16",
+)
+OF = {"ppo": SMALL_PPO, "dpo": SMALL_DPO}
 
 
 def start(*words: str, runs: Path) -> "subprocess.Popen[str]":
@@ -49,10 +61,10 @@ def start(*words: str, runs: Path) -> "subprocess.Popen[str]":
         )  # fmt: skip
 
 
-def start_small(runs: Path, name: str, *overrides: str) -> "subprocess.Popen[str]":
-    """The small helpdesk run."""
-    sets = [word for override in (*SMALL, *overrides) for word in ("--set", override)]
-    recipe = str(REPOSITORY / "recipes" / "helpdesk-ppo.yaml")
+def start_small(runs: Path, name: str, *overrides: str, by: str = "ppo") -> "subprocess.Popen[str]":
+    """The small helpdesk run, `by` PPO or DPO."""
+    sets = [word for override in (*SMALL, *OF[by], *overrides) for word in ("--set", override)]
+    recipe = str(REPOSITORY / "recipes" / f"helpdesk-{by}.yaml")
     return start("run", recipe, "--name", name, *sets, runs=runs)
 
 

@@ -1,7 +1,8 @@
-"""kill -9 of the orchestrator in each phase of a PPO round, then resume: nothing lost, nothing different."""
+"""kill -9 of the orchestrator in each phase of a round, then resume: nothing lost, nothing different."""
 
 import os
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -15,15 +16,25 @@ from tests.loop.small import begun, ledger_of, start, start_small, succeed
 # After which row of the ledger the orchestrator is killed: stage, round, phase. Sampling is under way behind
 # the first chunk, scoring behind the last, training behind the score, and so on. The first kill lies behind a
 # checkpoint of pretraining.
-KILLS = [
-    ("pretrain", 3, "trained"),
-    ("ppo", 1, "chunk-0"),
-    ("ppo", 2, "sampled"),
-    ("ppo", 3, "scored"),
-    ("ppo", 4, "trained"),
-    ("ppo", 5, "published"),
-    ("ppo", 6, "committed"),
-]
+KILLS = {
+    "ppo": [
+        ("pretrain", 3, "trained"),
+        ("ppo", 1, "chunk-0"),
+        ("ppo", 2, "sampled"),
+        ("ppo", 3, "scored"),
+        ("ppo", 4, "trained"),
+        ("ppo", 5, "published"),
+        ("ppo", 6, "committed"),
+    ],
+    "dpo": [
+        ("dpo", 1, "chunk-0"),
+        ("dpo", 2, "sampled"),
+        ("dpo", 3, "labelled"),
+        ("dpo", 4, "paired"),
+        ("dpo", 5, "trained"),
+        ("dpo", 6, "published"),
+    ],
+}
 
 
 def reached(ledger: Ledger, stage: str, number: int, phase: str) -> bool:
@@ -33,16 +44,18 @@ def reached(ledger: Ledger, stage: str, number: int, phase: str) -> bool:
     return ledger.phase(stage, number, phase) is not None
 
 
-def kill_at(process: "object", runs: Path, name: str, stage: str, number: int, phase: str) -> None:
+def kill_at(
+    process: "subprocess.Popen[str]", runs: Path, name: str, stage: str, number: int, phase: str
+) -> None:
     """Waits for the row, then kill -9 of the orchestrator alone."""
     deadline = time.monotonic() + 180
     ledger = begun(process, runs, name, deadline)
     while not reached(ledger, stage, number, phase):
         assert time.monotonic() < deadline, f"{stage} {number} {phase} was not reached"
-        assert process.poll() is None, (runs / "output.log").read_text()[-4000:]  # type: ignore[attr-defined]
+        assert process.poll() is None, (runs / "output.log").read_text()[-4000:]
         time.sleep(0.002)
-    os.kill(process.pid, signal.SIGKILL)  # type: ignore[attr-defined]
-    process.wait()  # type: ignore[attr-defined]
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def strays(children: list[psutil.Process], seconds: float = 5.0) -> list[psutil.Process]:
@@ -52,10 +65,13 @@ def strays(children: list[psutil.Process], seconds: float = 5.0) -> list[psutil.
 
 
 @pytest.mark.timeout(900)
-def test_a_run_killed_in_every_phase_ends_with_the_weights_of_an_unbroken_one(tmp_path: Path) -> None:
-    succeed(start_small(tmp_path, "unbroken"), tmp_path)
-    process = start_small(tmp_path, "killed")
-    for stage, number, phase in KILLS:
+@pytest.mark.parametrize("by", KILLS)
+def test_a_run_killed_in_every_phase_ends_with_the_weights_of_an_unbroken_one(
+    tmp_path: Path, by: str
+) -> None:
+    succeed(start_small(tmp_path, "unbroken", by=by), tmp_path)
+    process = start_small(tmp_path, "killed", by=by)
+    for stage, number, phase in KILLS[by]:
         parent = psutil.Process(process.pid)
         deadline = time.monotonic() + 60
         while len(parent.children(recursive=True)) < 4 and time.monotonic() < deadline:
@@ -67,11 +83,11 @@ def test_a_run_killed_in_every_phase_ends_with_the_weights_of_an_unbroken_one(tm
     succeed(process, tmp_path)
 
     unbroken, killed = ledger_of(tmp_path, "unbroken"), ledger_of(tmp_path, "killed")
-    assert killed.info()["epoch"] == 1 + len(KILLS)
+    assert killed.info()["epoch"] == 1 + len(KILLS[by])
     for number in range(1, 7):
-        ours, theirs = (each.phase("ppo", number, "trained") for each in (killed, unbroken))
+        ours, theirs = (each.phase(by, number, "trained") for each in (killed, unbroken))
         assert ours is not None and theirs is not None and ours["weights_sha256"] == theirs["weights_sha256"]
-    places = [(row.cursor_start, row.cursor_end) for row in killed.all_rounds("ppo")]
+    places = [(row.cursor_start, row.cursor_end) for row in killed.all_rounds(by)]
     assert places == [(16 * i, 16 * i + 16) for i in range(6)], "no prompt skipped, none used twice"
     last, other = (each.latest_version("policy") for each in (killed, unbroken))
     assert last is not None and other is not None

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.labelling import Outcome, Pair, label_pairs
+from orchestrator.judge_audit import audit
+from orchestrator.labelling import Outcome, Pair, ask_again, label_pairs
 from orchestrator.mending import Mending, Stopped
 from orchestrator.peers import Peers
 from orchestrator.progress import PlainProgress
@@ -19,7 +20,7 @@ from orchestrator.recipe_settings import Supervision
 from orchestrator.run import Run, RunError
 from orchestrator.stages.collect import refuse_failures
 from tests.judge.hosting import judge_service, write_constitution
-from tests.judge.scripted_endpoint import Endpoint, Script, endpoint, logs, says, slots
+from tests.judge.scripted_endpoint import Endpoint, Reply, Script, endpoint, logs, says, slots
 from tests.orchestrator.written_run import RunWriter
 
 NOBODY: dict[str, list[str]] = {name: [] for name in ("policy", "reference", "reward", "trainer")}
@@ -117,3 +118,25 @@ async def test_people_alone_need_no_judge(tmp_path: Path) -> None:
         with pytest.raises(Stopped, match="3 pairs of collect 1"):
             await label_pairs(run, "collect", 1, pairs(3), PersonLabel(kind="person"), seed=3)
     assert served.bodies == []
+
+
+async def test_labels_that_failed_are_asked_for_again_once_who_labels_is_mended(tmp_path: Path) -> None:
+    down = [True]
+
+    def breaks(told: str, before: int) -> Any:
+        if down[0] and slots(told)[0].endswith(("3", "7")):
+            return Reply(status=404, body={"error": {"message": "no such model"}})
+        return good_wins(told, before)
+
+    async with judged_run(tmp_path, breaks) as (run, served):
+        for tries in (1, 2):
+            outcomes = await label_pairs(run, "collect", 1, pairs(10), label(), seed=3)
+            assert [each.reason for each in outcomes if each.failed] == ["endpoint_refused"] * 2
+            ask_again(run, "collect", 1, pairs(10), outcomes)
+            aside = [row["item"] for row in run.ledger.labels_of("collect", 1) if "aside" in row["item"]]
+            assert len(aside) == 2 * tries and f"aside-{tries}:p3/0-1" in aside
+        down[0], before = False, len(served.bodies)
+        outcomes = await label_pairs(run, "collect", 1, pairs(10), label(), seed=3)
+    assert all(each.probability == pytest.approx(0.8) for each in outcomes)
+    assert len(served.bodies) == before + 4, "the two that failed, in both orders, and no other"
+    assert audit(run.ledger.all_labels())["abstentions"] == {"endpoint_refused": 4}, "the audit forgets none"

@@ -5,7 +5,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from orchestrator.stages.reward import measure
+from orchestrator.stages.reward import measure_order
 from tests.orchestrator.test_import import begun, written
 from tests.trainer.wiring import begin_request, trainer
 
@@ -22,5 +22,5 @@ async def test_a_comparison_too_long_to_be_measured_is_in_no_interval(tmp_path: 
         await client.begin_stage(begin)
         ask = partial(run.ask, "trainer")
         stage: Any = SimpleNamespace(run=run, name="reward", trainer=client, ask=ask)
-        found = await measure(stage, 0, "held-out", rows)
+        found = await measure_order(stage, 0, "held-out", rows)
     assert found["pairs"] == 2 and found["excluded"] == 1

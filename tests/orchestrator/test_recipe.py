@@ -9,7 +9,8 @@ import pytest
 from pydantic import BaseModel
 
 from orchestrator.recipe import Recipe, RecipeError, load_recipe
-from orchestrator.recipe_settings import OptimizerSettings, PpoAlgorithm, SamplingSettings
+from orchestrator.recipe_algorithms import PpoAlgorithm, PreferenceAlgorithm
+from orchestrator.recipe_settings import OptimizerSettings, SamplingSettings
 from orchestrator.recipe_stages import STAGE_KINDS, RewardStage, SftStage
 from trueline.v1 import trainer_pb2, types_pb2
 
@@ -347,6 +348,8 @@ def proto_fields(message: Any) -> set[str]:
 def test_settings_that_travel_carry_the_names_of_the_wire() -> None:
     assert set(OptimizerSettings.model_fields) == proto_fields(trainer_pb2.OptimizerSettings)
     assert set(PpoAlgorithm.model_fields) == proto_fields(trainer_pb2.PpoSettings) - {"total_rounds"}
+    found = proto_fields(trainer_pb2.PreferenceSettings) - {"total_updates"}
+    assert set(PreferenceAlgorithm.model_fields) == found
     assert set(SamplingSettings.model_fields) == proto_fields(types_pb2.SamplingParameters) - {"seed"}
     assert proto_fields(trainer_pb2.SftSettings) - {"total_updates"} <= set(SftStage.model_fields)
     assert proto_fields(trainer_pb2.RewardModelSettings) - {"total_updates"} <= set(RewardStage.model_fields)
@@ -364,4 +367,4 @@ def test_every_setting_has_a_sentence() -> None:
             inner = field.annotation
             if isinstance(inner, type) and issubclass(inner, BaseModel) and inner not in seen:
                 pending.append(inner)
-    assert bare == [] and PpoAlgorithm in seen
+    assert bare == [] and {PpoAlgorithm, PreferenceAlgorithm} <= seen

@@ -47,7 +47,7 @@ def test_a_rule_that_does_not_exist_is_told(capsys: pytest.CaptureFixture[str], 
 def test_what_contradicts_itself_is_told_all_at_once(capsys: pytest.CaptureFixture[str], tmp_path: Path):
     twice = ("--rule", f"a={RULE}", "--learned", "a", "--learned", f"b={tmp_path}")
     assert faults_of(capsys, *twice, "--follow", "b=models/b", "--follow", "c=models/c") == [
-        "--learned, --rule: 'a' is given twice",
+        "--learned, --rule, --combined: 'a' is given twice",
         "--follow: no --learned c",
         "--learned, --follow: give 'b' one source of models",
     ]
@@ -55,4 +55,18 @@ def test_what_contradicts_itself_is_told_all_at_once(capsys: pytest.CaptureFixtu
     missing = tmp_path / "none"
     assert faults_of(capsys, "--learned", f"a={missing}") == [
         f"--learned: must be a directory, and there is none at '{missing}'"
+    ]
+
+
+def test_a_combined_scorer_is_made_of_scorers_before_it(capsys: pytest.CaptureFixture[str]):
+    rules = ("--rule", f"a={RULE}", "--rule", f"b={RULE}")
+    settings = parsed(*rules, "--combined", "both=mean:a,b", "--combined", "half=weights:both*0.5")
+    assert [(name, made.parts) for name, made in settings.combined] == [
+        ("both", ("a", "b")),
+        ("half", ("both",)),
+    ]
+    itself = ("--combined", "both=mean:a,later", "--combined", "later=mean:a,b", "--combined", "b=mean:a,b")
+    assert faults_of(capsys, *rules, *itself) == [
+        "--combined both: no scorer 'later' before it",
+        "--learned, --rule, --combined: 'b' is given twice",
     ]

@@ -7,7 +7,6 @@ import torch
 
 from services.models import load_causal, load_scalar
 from services.sequences import response_logprobs
-from services.trainer.metrics import METRICS
 from tests.trainer.wiring import (
     OPTIMIZER,
     begin_request,
@@ -19,6 +18,7 @@ from tests.trainer.wiring import (
     two_models,
 )
 from trueline import CallError
+from trueline.metrics import STEP_NUMBERS
 from trueline.v1 import trainer_pb2 as pb
 from trueline.v1 import types_pb2
 
@@ -101,7 +101,7 @@ async def test_every_number_is_finite_and_explained(tmp_path, start, reference):
     result = await one_ppo_step(
         tmp_path, rollouts_of(start, reference, 9), score_clip=0.2, entropy_coefficient=0.1
     )
-    assert set(result.metrics) <= METRICS.keys()
+    assert set(result.metrics) <= STEP_NUMBERS.keys()
     assert all(math.isfinite(value) for value in result.metrics.values())
     assert result.metrics["score_clipped_share"] > 0
     assert result.metrics["truncated_share"] == pytest.approx(3 / 9)

@@ -8,7 +8,6 @@ import torch
 from services.models import load_causal
 from services.sequences import response_logprobs
 from services.templates import render_conversation, render_exchange, render_prompt, render_text
-from services.trainer.metrics import METRICS
 from services.trainer.preference_losses import PREFERENCE_LOSSES
 from tests.trainer.wiring import (
     OPTIMIZER,
@@ -22,6 +21,7 @@ from tests.trainer.wiring import (
     trainer,
 )
 from trueline import CallError
+from trueline.metrics import STEP_NUMBERS
 from trueline.v1 import trainer_pb2 as pb
 from trueline.v1 import types_pb2
 
@@ -114,7 +114,7 @@ async def test_steps_teach_every_loss_the_order_of_the_pairs(tmp_path, start, lo
     assert after.metrics["accuracy"] >= 0.8
     assert after.metrics["accuracy"] > before.metrics["accuracy"]
     assert after.metrics["margin_mean"] > before.metrics["margin_mean"]
-    assert set(after.metrics) <= METRICS.keys()
+    assert set(after.metrics) <= STEP_NUMBERS.keys()
     assert all(math.isfinite(value) for value in after.metrics.values())
 
 

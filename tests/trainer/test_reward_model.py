@@ -1,6 +1,7 @@
 """Reward modelling over the wire: comparisons in, a scalar model out."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -191,6 +192,33 @@ async def test_fitted_scores_have_the_target_mean_and_spread_and_travel_in_the_m
     assert normalised_N.mean().item() == pytest.approx(0.5, abs=1e-4)
     assert normalised_N.std(correction=0).item() == pytest.approx(2.0, rel=1e-4)
     assert raw_N.mean().item() == pytest.approx(fitted.raw_mean, rel=1e-4)
+
+
+async def test_length_control_leaves_scores_that_length_does_not_explain(tmp_path):
+    responses = [" ".join(["w3", "w5", "w7", "w2", "w6"][: 1 + index % 5]) for index in range(12)]
+    samples = [pb.AnsweredPrompt(text=f"w{index} w2", response=text) for index, text in enumerate(responses)]
+    async with trainer() as client:
+        await client.begin_stage(begin_request(tmp_path, "reward_model"))
+        fitted = await client.fit_normalisation(
+            header=header("fit"), samples=samples, target_stddev=2.0, length_controlled=True
+        )
+        published = await client.publish(header=header("publish"), number=1)
+        same = [pb.AnsweredPrompt(text=f"w{index}", response="w3") for index in range(4)]
+        with pytest.raises(CallError, match="the 4 lengths do not vary"):
+            await client.fit_normalisation(
+                header=header("again"), samples=same, target_stddev=1.0, length_controlled=True
+            )
+    path = Path(published.location.uri)
+    assert read_manifest(path).extra["normalisation"]["length_coefficient"] == fitted.length_coefficient != 0
+    loaded = load_scalar(path)
+    rows = [render_exchange(loaded.tokenizer, each.text, each.response) for each in samples]
+    with torch.no_grad():
+        raw_N = loaded.model(*pad_right(rows, loaded.pad_id)).double()
+    lengths_N = torch.tensor([len(text.split()) for text in responses]).double()
+    normalised_N = fitted.gain * raw_N + fitted.bias + fitted.length_coefficient * lengths_N
+    assert normalised_N.mean().item() == pytest.approx(0.0, abs=1e-4)
+    assert normalised_N.std(correction=0).item() == pytest.approx(2.0, rel=1e-4)
+    assert torch.corrcoef(torch.stack([normalised_N, lengths_N]))[0, 1].item() == pytest.approx(0, abs=1e-4)
 
 
 async def test_a_normalisation_does_not_outlive_the_weights_it_was_fitted_on(tmp_path):

@@ -15,15 +15,15 @@ _sym_db = _symbol_database.Default()
 from trueline.v1 import types_pb2 as trueline_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18trueline/v1/reward.proto\x12\x0btrueline.v1\x1a\x17trueline/v1/types.proto\"j\n\tScoreItem\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12\x31\n\x0c\x63onversation\x18\x02 \x01(\x0b\x32\x19.trueline.v1.ConversationH\x00\x12\x10\n\x08response\x18\x03 \x01(\tB\x08\n\x06prompt\"z\n\x0cScoreRequest\x12\x0e\n\x06scorer\x18\x01 \x01(\t\x12%\n\x05items\x18\x02 \x03(\x0b\x32\x16.trueline.v1.ScoreItem\x12\x33\n\x10\x65xpected_version\x18\x03 \x01(\x0b\x32\x19.trueline.v1.ModelVersion\"}\n\rScoreResponse\x12\"\n\x06scores\x18\x01 \x03(\x0b\x32\x12.trueline.v1.Score\x12#\n\x06scorer\x18\x02 \x01(\x0b\x32\x13.trueline.v1.Scorer\x12#\n\x06timing\x18\x03 \x01(\x0b\x32\x13.trueline.v1.Timing\"\xf9\x01\n\x06Scorer\x12\x0c\n\x04name\x18\x01 \x01(\t\x12%\n\x04kind\x18\x02 \x01(\x0e\x32\x17.trueline.v1.ScorerKind\x12*\n\x07version\x18\x03 \x01(\x0b\x32\x19.trueline.v1.ModelVersion\x12\x10\n\x08\x66unction\x18\x04 \x01(\t\x12\x18\n\x10tokenizer_sha256\x18\x05 \x01(\t\x12\x17\n\x0ftemplate_sha256\x18\x06 \x01(\t\x12\x16\n\x0e\x63ontext_length\x18\x07 \x01(\r\x12\x31\n\rnormalisation\x18\x08 \x01(\x0b\x32\x1a.trueline.v1.Normalisation\"+\n\rNormalisation\x12\x0c\n\x04gain\x18\x01 \x01(\x01\x12\x0c\n\x04\x62ias\x18\x02 \x01(\x01\"\x14\n\x12ListScorersRequest\";\n\x13ListScorersResponse\x12$\n\x07scorers\x18\x01 \x03(\x0b\x32\x13.trueline.v1.Scorer\"\x88\x01\n\x1fRewardServiceLoadWeightsRequest\x12\'\n\x06header\x18\x01 \x01(\x0b\x32\x17.trueline.v1.CallHeader\x12\x0e\n\x06scorer\x18\x02 \x01(\t\x12,\n\x08location\x18\x03 \x01(\x0b\x32\x1a.trueline.v1.ModelLocation\"\x82\x01\n RewardServiceLoadWeightsResponse\x12)\n\x08progress\x18\x01 \x01(\x0b\x32\x15.trueline.v1.ProgressH\x00\x12*\n\x06loaded\x18\x02 \x01(\x0b\x32\x18.trueline.v1.LoadedModelH\x00\x42\x07\n\x05\x65vent*X\n\nScorerKind\x12\x1b\n\x17SCORER_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13SCORER_KIND_LEARNED\x10\x01\x12\x14\n\x10SCORER_KIND_RULE\x10\x02\x32\x8f\x02\n\rRewardService\x12>\n\x05Score\x12\x19.trueline.v1.ScoreRequest\x1a\x1a.trueline.v1.ScoreResponse\x12P\n\x0bListScorers\x12\x1f.trueline.v1.ListScorersRequest\x1a .trueline.v1.ListScorersResponse\x12l\n\x0bLoadWeights\x12,.trueline.v1.RewardServiceLoadWeightsRequest\x1a-.trueline.v1.RewardServiceLoadWeightsResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18trueline/v1/reward.proto\x12\x0btrueline.v1\x1a\x17trueline/v1/types.proto\"j\n\tScoreItem\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12\x31\n\x0c\x63onversation\x18\x02 \x01(\x0b\x32\x19.trueline.v1.ConversationH\x00\x12\x10\n\x08response\x18\x03 \x01(\tB\x08\n\x06prompt\"z\n\x0cScoreRequest\x12\x0e\n\x06scorer\x18\x01 \x01(\t\x12%\n\x05items\x18\x02 \x03(\x0b\x32\x16.trueline.v1.ScoreItem\x12\x33\n\x10\x65xpected_version\x18\x03 \x01(\x0b\x32\x19.trueline.v1.ModelVersion\"}\n\rScoreResponse\x12\"\n\x06scores\x18\x01 \x03(\x0b\x32\x12.trueline.v1.Score\x12#\n\x06scorer\x18\x02 \x01(\x0b\x32\x13.trueline.v1.Scorer\x12#\n\x06timing\x18\x03 \x01(\x0b\x32\x13.trueline.v1.Timing\"\x9d\x02\n\x06Scorer\x12\x0c\n\x04name\x18\x01 \x01(\t\x12%\n\x04kind\x18\x02 \x01(\x0e\x32\x17.trueline.v1.ScorerKind\x12*\n\x07version\x18\x03 \x01(\x0b\x32\x19.trueline.v1.ModelVersion\x12\x10\n\x08\x66unction\x18\x04 \x01(\t\x12\x18\n\x10tokenizer_sha256\x18\x05 \x01(\t\x12\x17\n\x0ftemplate_sha256\x18\x06 \x01(\t\x12\x16\n\x0e\x63ontext_length\x18\x07 \x01(\r\x12\x31\n\rnormalisation\x18\x08 \x01(\x0b\x32\x1a.trueline.v1.Normalisation\x12\x13\n\x0b\x63ombination\x18\t \x01(\t\x12\r\n\x05parts\x18\n \x03(\t\"G\n\rNormalisation\x12\x0c\n\x04gain\x18\x01 \x01(\x01\x12\x0c\n\x04\x62ias\x18\x02 \x01(\x01\x12\x1a\n\x12length_coefficient\x18\x03 \x01(\x01\"\x14\n\x12ListScorersRequest\";\n\x13ListScorersResponse\x12$\n\x07scorers\x18\x01 \x03(\x0b\x32\x13.trueline.v1.Scorer\"\x88\x01\n\x1fRewardServiceLoadWeightsRequest\x12\'\n\x06header\x18\x01 \x01(\x0b\x32\x17.trueline.v1.CallHeader\x12\x0e\n\x06scorer\x18\x02 \x01(\t\x12,\n\x08location\x18\x03 \x01(\x0b\x32\x1a.trueline.v1.ModelLocation\"\x82\x01\n RewardServiceLoadWeightsResponse\x12)\n\x08progress\x18\x01 \x01(\x0b\x32\x15.trueline.v1.ProgressH\x00\x12*\n\x06loaded\x18\x02 \x01(\x0b\x32\x18.trueline.v1.LoadedModelH\x00\x42\x07\n\x05\x65vent*r\n\nScorerKind\x12\x1b\n\x17SCORER_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13SCORER_KIND_LEARNED\x10\x01\x12\x14\n\x10SCORER_KIND_RULE\x10\x02\x12\x18\n\x14SCORER_KIND_COMBINED\x10\x03\x32\x8f\x02\n\rRewardService\x12>\n\x05Score\x12\x19.trueline.v1.ScoreRequest\x1a\x1a.trueline.v1.ScoreResponse\x12P\n\x0bListScorers\x12\x1f.trueline.v1.ListScorersRequest\x1a .trueline.v1.ListScorersResponse\x12l\n\x0bLoadWeights\x12,.trueline.v1.RewardServiceLoadWeightsRequest\x1a-.trueline.v1.RewardServiceLoadWeightsResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'trueline.v1.reward_pb2', _globals)
 if _descriptor._USE_C_DESCRIPTORS == False:
   DESCRIPTOR._options = None
-  _globals['_SCORERKIND']._serialized_start=1077
-  _globals['_SCORERKIND']._serialized_end=1165
+  _globals['_SCORERKIND']._serialized_start=1141
+  _globals['_SCORERKIND']._serialized_end=1255
   _globals['_SCOREITEM']._serialized_start=66
   _globals['_SCOREITEM']._serialized_end=172
   _globals['_SCOREREQUEST']._serialized_start=174
@@ -31,17 +31,17 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   _globals['_SCORERESPONSE']._serialized_start=298
   _globals['_SCORERESPONSE']._serialized_end=423
   _globals['_SCORER']._serialized_start=426
-  _globals['_SCORER']._serialized_end=675
-  _globals['_NORMALISATION']._serialized_start=677
-  _globals['_NORMALISATION']._serialized_end=720
-  _globals['_LISTSCORERSREQUEST']._serialized_start=722
-  _globals['_LISTSCORERSREQUEST']._serialized_end=742
-  _globals['_LISTSCORERSRESPONSE']._serialized_start=744
-  _globals['_LISTSCORERSRESPONSE']._serialized_end=803
-  _globals['_REWARDSERVICELOADWEIGHTSREQUEST']._serialized_start=806
-  _globals['_REWARDSERVICELOADWEIGHTSREQUEST']._serialized_end=942
-  _globals['_REWARDSERVICELOADWEIGHTSRESPONSE']._serialized_start=945
-  _globals['_REWARDSERVICELOADWEIGHTSRESPONSE']._serialized_end=1075
-  _globals['_REWARDSERVICE']._serialized_start=1168
-  _globals['_REWARDSERVICE']._serialized_end=1439
+  _globals['_SCORER']._serialized_end=711
+  _globals['_NORMALISATION']._serialized_start=713
+  _globals['_NORMALISATION']._serialized_end=784
+  _globals['_LISTSCORERSREQUEST']._serialized_start=786
+  _globals['_LISTSCORERSREQUEST']._serialized_end=806
+  _globals['_LISTSCORERSRESPONSE']._serialized_start=808
+  _globals['_LISTSCORERSRESPONSE']._serialized_end=867
+  _globals['_REWARDSERVICELOADWEIGHTSREQUEST']._serialized_start=870
+  _globals['_REWARDSERVICELOADWEIGHTSREQUEST']._serialized_end=1006
+  _globals['_REWARDSERVICELOADWEIGHTSRESPONSE']._serialized_start=1009
+  _globals['_REWARDSERVICELOADWEIGHTSRESPONSE']._serialized_end=1139
+  _globals['_REWARDSERVICE']._serialized_start=1258
+  _globals['_REWARDSERVICE']._serialized_end=1529
 # @@protoc_insertion_point(module_scope)

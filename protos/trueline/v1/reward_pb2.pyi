@@ -12,9 +12,11 @@ class ScorerKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     SCORER_KIND_UNSPECIFIED: _ClassVar[ScorerKind]
     SCORER_KIND_LEARNED: _ClassVar[ScorerKind]
     SCORER_KIND_RULE: _ClassVar[ScorerKind]
+    SCORER_KIND_COMBINED: _ClassVar[ScorerKind]
 SCORER_KIND_UNSPECIFIED: ScorerKind
 SCORER_KIND_LEARNED: ScorerKind
 SCORER_KIND_RULE: ScorerKind
+SCORER_KIND_COMBINED: ScorerKind
 
 class ScoreItem(_message.Message):
     __slots__ = ("text", "conversation", "response")
@@ -47,7 +49,7 @@ class ScoreResponse(_message.Message):
     def __init__(self, scores: _Optional[_Iterable[_Union[_types_pb2.Score, _Mapping]]] = ..., scorer: _Optional[_Union[Scorer, _Mapping]] = ..., timing: _Optional[_Union[_types_pb2.Timing, _Mapping]] = ...) -> None: ...
 
 class Scorer(_message.Message):
-    __slots__ = ("name", "kind", "version", "function", "tokenizer_sha256", "template_sha256", "context_length", "normalisation")
+    __slots__ = ("name", "kind", "version", "function", "tokenizer_sha256", "template_sha256", "context_length", "normalisation", "combination", "parts")
     NAME_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -56,6 +58,8 @@ class Scorer(_message.Message):
     TEMPLATE_SHA256_FIELD_NUMBER: _ClassVar[int]
     CONTEXT_LENGTH_FIELD_NUMBER: _ClassVar[int]
     NORMALISATION_FIELD_NUMBER: _ClassVar[int]
+    COMBINATION_FIELD_NUMBER: _ClassVar[int]
+    PARTS_FIELD_NUMBER: _ClassVar[int]
     name: str
     kind: ScorerKind
     version: _types_pb2.ModelVersion
@@ -64,15 +68,19 @@ class Scorer(_message.Message):
     template_sha256: str
     context_length: int
     normalisation: Normalisation
-    def __init__(self, name: _Optional[str] = ..., kind: _Optional[_Union[ScorerKind, str]] = ..., version: _Optional[_Union[_types_pb2.ModelVersion, _Mapping]] = ..., function: _Optional[str] = ..., tokenizer_sha256: _Optional[str] = ..., template_sha256: _Optional[str] = ..., context_length: _Optional[int] = ..., normalisation: _Optional[_Union[Normalisation, _Mapping]] = ...) -> None: ...
+    combination: str
+    parts: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, name: _Optional[str] = ..., kind: _Optional[_Union[ScorerKind, str]] = ..., version: _Optional[_Union[_types_pb2.ModelVersion, _Mapping]] = ..., function: _Optional[str] = ..., tokenizer_sha256: _Optional[str] = ..., template_sha256: _Optional[str] = ..., context_length: _Optional[int] = ..., normalisation: _Optional[_Union[Normalisation, _Mapping]] = ..., combination: _Optional[str] = ..., parts: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Normalisation(_message.Message):
-    __slots__ = ("gain", "bias")
+    __slots__ = ("gain", "bias", "length_coefficient")
     GAIN_FIELD_NUMBER: _ClassVar[int]
     BIAS_FIELD_NUMBER: _ClassVar[int]
+    LENGTH_COEFFICIENT_FIELD_NUMBER: _ClassVar[int]
     gain: float
     bias: float
-    def __init__(self, gain: _Optional[float] = ..., bias: _Optional[float] = ...) -> None: ...
+    length_coefficient: float
+    def __init__(self, gain: _Optional[float] = ..., bias: _Optional[float] = ..., length_coefficient: _Optional[float] = ...) -> None: ...
 
 class ListScorersRequest(_message.Message):
     __slots__ = ()

@@ -381,16 +381,18 @@ class AnsweredPrompt(_message.Message):
     def __init__(self, text: _Optional[str] = ..., conversation: _Optional[_Union[_types_pb2.Conversation, _Mapping]] = ..., response: _Optional[str] = ...) -> None: ...
 
 class FitNormalisationRequest(_message.Message):
-    __slots__ = ("header", "samples", "target_mean", "target_stddev")
+    __slots__ = ("header", "samples", "target_mean", "target_stddev", "length_controlled")
     HEADER_FIELD_NUMBER: _ClassVar[int]
     SAMPLES_FIELD_NUMBER: _ClassVar[int]
     TARGET_MEAN_FIELD_NUMBER: _ClassVar[int]
     TARGET_STDDEV_FIELD_NUMBER: _ClassVar[int]
+    LENGTH_CONTROLLED_FIELD_NUMBER: _ClassVar[int]
     header: _types_pb2.CallHeader
     samples: _containers.RepeatedCompositeFieldContainer[AnsweredPrompt]
     target_mean: float
     target_stddev: float
-    def __init__(self, header: _Optional[_Union[_types_pb2.CallHeader, _Mapping]] = ..., samples: _Optional[_Iterable[_Union[AnsweredPrompt, _Mapping]]] = ..., target_mean: _Optional[float] = ..., target_stddev: _Optional[float] = ...) -> None: ...
+    length_controlled: bool
+    def __init__(self, header: _Optional[_Union[_types_pb2.CallHeader, _Mapping]] = ..., samples: _Optional[_Iterable[_Union[AnsweredPrompt, _Mapping]]] = ..., target_mean: _Optional[float] = ..., target_stddev: _Optional[float] = ..., length_controlled: bool = ...) -> None: ...
 
 class FitNormalisationResponse(_message.Message):
     __slots__ = ("progress", "fitted")
@@ -401,16 +403,18 @@ class FitNormalisationResponse(_message.Message):
     def __init__(self, progress: _Optional[_Union[_types_pb2.Progress, _Mapping]] = ..., fitted: _Optional[_Union[FittedNormalisation, _Mapping]] = ...) -> None: ...
 
 class FittedNormalisation(_message.Message):
-    __slots__ = ("gain", "bias", "raw_mean", "raw_stddev")
+    __slots__ = ("gain", "bias", "raw_mean", "raw_stddev", "length_coefficient")
     GAIN_FIELD_NUMBER: _ClassVar[int]
     BIAS_FIELD_NUMBER: _ClassVar[int]
     RAW_MEAN_FIELD_NUMBER: _ClassVar[int]
     RAW_STDDEV_FIELD_NUMBER: _ClassVar[int]
+    LENGTH_COEFFICIENT_FIELD_NUMBER: _ClassVar[int]
     gain: float
     bias: float
     raw_mean: float
     raw_stddev: float
-    def __init__(self, gain: _Optional[float] = ..., bias: _Optional[float] = ..., raw_mean: _Optional[float] = ..., raw_stddev: _Optional[float] = ...) -> None: ...
+    length_coefficient: float
+    def __init__(self, gain: _Optional[float] = ..., bias: _Optional[float] = ..., raw_mean: _Optional[float] = ..., raw_stddev: _Optional[float] = ..., length_coefficient: _Optional[float] = ...) -> None: ...
 
 class PpoBatch(_message.Message):
     __slots__ = ("rollouts",)

@@ -14,19 +14,19 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17trueline/v1/types.proto\x12\x0btrueline.v1\"=\n\x0cModelVersion\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\x04\x12\x0e\n\x06sha256\x18\x03 \x01(\t\"H\n\rModelLocation\x12*\n\x07version\x18\x01 \x01(\x0b\x32\x19.trueline.v1.ModelVersion\x12\x0b\n\x03uri\x18\x02 \x01(\t\"\'\n\x08\x41rtifact\x12\x0b\n\x03uri\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\"V\n\nCallHeader\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x15\n\rexpected_step\x18\x04 \x01(\x04\";\n\x07Message\x12\x1f\n\x04role\x18\x01 \x01(\x0e\x32\x11.trueline.v1.Role\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\"6\n\x0c\x43onversation\x12&\n\x08messages\x18\x01 \x03(\x0b\x32\x14.trueline.v1.Message\"\x17\n\x08TokenIds\x12\x0b\n\x03ids\x18\x01 \x03(\r\"\x95\x01\n\x06Prompt\x12\x11\n\tprompt_id\x18\x01 \x01(\t\x12\x0e\n\x04text\x18\x02 \x01(\tH\x00\x12\x31\n\x0c\x63onversation\x18\x03 \x01(\x0b\x32\x19.trueline.v1.ConversationH\x00\x12*\n\ttoken_ids\x18\x04 \x01(\x0b\x32\x15.trueline.v1.TokenIdsH\x00\x42\t\n\x07\x63ontent\"{\n\x12SamplingParameters\x12\x13\n\x0btemperature\x18\x01 \x01(\x01\x12\r\n\x05top_p\x18\x02 \x01(\x01\x12\r\n\x05top_k\x18\x03 \x01(\r\x12\x16\n\x0emax_new_tokens\x18\x04 \x01(\r\x12\x0c\n\x04stop\x18\x05 \x03(\t\x12\x0c\n\x04seed\x18\x06 \x01(\x04\",\n\tItemError\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"P\n\nScoreValue\x12\x0b\n\x03raw\x18\x01 \x01(\x01\x12\x12\n\nnormalised\x18\x02 \x01(\x01\x12\x11\n\ttruncated\x18\x03 \x01(\x08\x12\x0e\n\x06tokens\x18\x04 \x01(\r\"e\n\x05Score\x12(\n\x05value\x18\x01 \x01(\x0b\x32\x17.trueline.v1.ScoreValueH\x00\x12\'\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x16.trueline.v1.ItemErrorH\x00\x42\t\n\x07outcome\"\xf3\x03\n\x07Rollout\x12\x11\n\tprompt_id\x18\x01 \x01(\t\x12\x14\n\x0csample_index\x18\x02 \x01(\r\x12\x12\n\nprompt_ids\x18\x03 \x03(\r\x12\x14\n\x0cresponse_ids\x18\x04 \x03(\r\x12\x17\n\x0fpolicy_logprobs\x18\x05 \x03(\x02\x12.\n\x0clogprob_kind\x18\x06 \x01(\x0e\x32\x18.trueline.v1.LogprobKind\x12\x30\n\rfinish_reason\x18\x07 \x01(\x0e\x32\x19.trueline.v1.FinishReason\x12\x15\n\rresponse_text\x18\x08 \x01(\t\x12\x18\n\x10prompt_truncated\x18\t \x01(\x08\x12\x31\n\x0epolicy_version\x18\n \x01(\x0b\x32\x19.trueline.v1.ModelVersion\x12\x31\n\x08sampling\x18\x0b \x01(\x0b\x32\x1f.trueline.v1.SamplingParameters\x12\x1a\n\x12reference_logprobs\x18\x0c \x03(\x02\x12\x34\n\x11reference_version\x18\r \x01(\x0b\x32\x19.trueline.v1.ModelVersion\x12!\n\x05score\x18\x0e \x01(\x0b\x32\x12.trueline.v1.Score\x12\x0e\n\x06scorer\x18\x0f \x01(\t\"6\n\nLogprobRow\x12\x12\n\nprompt_ids\x18\x01 \x03(\r\x12\x14\n\x0cresponse_ids\x18\x02 \x03(\r\"!\n\rLogprobResult\x12\x10\n\x08logprobs\x18\x01 \x03(\x02\"8\n\x06Timing\x12\x15\n\rqueue_seconds\x18\x01 \x01(\x01\x12\x17\n\x0f\x63ompute_seconds\x18\x02 \x01(\x01\"9\n\x08Progress\x12\x10\n\x08\x61\x63tivity\x18\x01 \x01(\t\x12\x0c\n\x04\x64one\x18\x02 \x01(\x04\x12\r\n\x05total\x18\x03 \x01(\x04\"Y\n\x0bLoadedModel\x12*\n\x07version\x18\x01 \x01(\x0b\x32\x19.trueline.v1.ModelVersion\x12\r\n\x05\x62ytes\x18\x02 \x01(\x04\x12\x0f\n\x07seconds\x18\x03 \x01(\x01*P\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_SYSTEM\x10\x01\x12\r\n\tROLE_USER\x10\x02\x12\x12\n\x0eROLE_ASSISTANT\x10\x03*\x83\x01\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x46INISH_REASON_END_OF_TEXT\x10\x01\x12\x1b\n\x17\x46INISH_REASON_STOP_TEXT\x10\x02\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x03*{\n\x0bLogprobKind\x12\x1c\n\x18LOGPROB_KIND_UNSPECIFIED\x10\x00\x12\x14\n\x10LOGPROB_KIND_RAW\x10\x01\x12\x1c\n\x18LOGPROB_KIND_TEMPERATURE\x10\x02\x12\x1a\n\x16LOGPROB_KIND_PROCESSED\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17trueline/v1/types.proto\x12\x0btrueline.v1\"=\n\x0cModelVersion\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\x04\x12\x0e\n\x06sha256\x18\x03 \x01(\t\"H\n\rModelLocation\x12*\n\x07version\x18\x01 \x01(\x0b\x32\x19.trueline.v1.ModelVersion\x12\x0b\n\x03uri\x18\x02 \x01(\t\"\'\n\x08\x41rtifact\x12\x0b\n\x03uri\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\"V\n\nCallHeader\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x15\n\rexpected_step\x18\x04 \x01(\x04\";\n\x07Message\x12\x1f\n\x04role\x18\x01 \x01(\x0e\x32\x11.trueline.v1.Role\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\"6\n\x0c\x43onversation\x12&\n\x08messages\x18\x01 \x03(\x0b\x32\x14.trueline.v1.Message\"\x17\n\x08TokenIds\x12\x0b\n\x03ids\x18\x01 \x03(\r\"\x95\x01\n\x06Prompt\x12\x11\n\tprompt_id\x18\x01 \x01(\t\x12\x0e\n\x04text\x18\x02 \x01(\tH\x00\x12\x31\n\x0c\x63onversation\x18\x03 \x01(\x0b\x32\x19.trueline.v1.ConversationH\x00\x12*\n\ttoken_ids\x18\x04 \x01(\x0b\x32\x15.trueline.v1.TokenIdsH\x00\x42\t\n\x07\x63ontent\"{\n\x12SamplingParameters\x12\x13\n\x0btemperature\x18\x01 \x01(\x01\x12\r\n\x05top_p\x18\x02 \x01(\x01\x12\r\n\x05top_k\x18\x03 \x01(\r\x12\x16\n\x0emax_new_tokens\x18\x04 \x01(\r\x12\x0c\n\x04stop\x18\x05 \x03(\t\x12\x0c\n\x04seed\x18\x06 \x01(\x04\",\n\tItemError\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"|\n\nScoreValue\x12\x0b\n\x03raw\x18\x01 \x01(\x01\x12\x12\n\nnormalised\x18\x02 \x01(\x01\x12\x11\n\ttruncated\x18\x03 \x01(\x08\x12\x0e\n\x06tokens\x18\x04 \x01(\r\x12\x19\n\x0c\x64isagreement\x18\x05 \x01(\x01H\x00\x88\x01\x01\x42\x0f\n\r_disagreement\"e\n\x05Score\x12(\n\x05value\x18\x01 \x01(\x0b\x32\x17.trueline.v1.ScoreValueH\x00\x12\'\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x16.trueline.v1.ItemErrorH\x00\x42\t\n\x07outcome\"\xf3\x03\n\x07Rollout\x12\x11\n\tprompt_id\x18\x01 \x01(\t\x12\x14\n\x0csample_index\x18\x02 \x01(\r\x12\x12\n\nprompt_ids\x18\x03 \x03(\r\x12\x14\n\x0cresponse_ids\x18\x04 \x03(\r\x12\x17\n\x0fpolicy_logprobs\x18\x05 \x03(\x02\x12.\n\x0clogprob_kind\x18\x06 \x01(\x0e\x32\x18.trueline.v1.LogprobKind\x12\x30\n\rfinish_reason\x18\x07 \x01(\x0e\x32\x19.trueline.v1.FinishReason\x12\x15\n\rresponse_text\x18\x08 \x01(\t\x12\x18\n\x10prompt_truncated\x18\t \x01(\x08\x12\x31\n\x0epolicy_version\x18\n \x01(\x0b\x32\x19.trueline.v1.ModelVersion\x12\x31\n\x08sampling\x18\x0b \x01(\x0b\x32\x1f.trueline.v1.SamplingParameters\x12\x1a\n\x12reference_logprobs\x18\x0c \x03(\x02\x12\x34\n\x11reference_version\x18\r \x01(\x0b\x32\x19.trueline.v1.ModelVersion\x12!\n\x05score\x18\x0e \x01(\x0b\x32\x12.trueline.v1.Score\x12\x0e\n\x06scorer\x18\x0f \x01(\t\"6\n\nLogprobRow\x12\x12\n\nprompt_ids\x18\x01 \x03(\r\x12\x14\n\x0cresponse_ids\x18\x02 \x03(\r\"!\n\rLogprobResult\x12\x10\n\x08logprobs\x18\x01 \x03(\x02\"8\n\x06Timing\x12\x15\n\rqueue_seconds\x18\x01 \x01(\x01\x12\x17\n\x0f\x63ompute_seconds\x18\x02 \x01(\x01\"9\n\x08Progress\x12\x10\n\x08\x61\x63tivity\x18\x01 \x01(\t\x12\x0c\n\x04\x64one\x18\x02 \x01(\x04\x12\r\n\x05total\x18\x03 \x01(\x04\"Y\n\x0bLoadedModel\x12*\n\x07version\x18\x01 \x01(\x0b\x32\x19.trueline.v1.ModelVersion\x12\r\n\x05\x62ytes\x18\x02 \x01(\x04\x12\x0f\n\x07seconds\x18\x03 \x01(\x01*P\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_SYSTEM\x10\x01\x12\r\n\tROLE_USER\x10\x02\x12\x12\n\x0eROLE_ASSISTANT\x10\x03*\x83\x01\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x46INISH_REASON_END_OF_TEXT\x10\x01\x12\x1b\n\x17\x46INISH_REASON_STOP_TEXT\x10\x02\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x03*{\n\x0bLogprobKind\x12\x1c\n\x18LOGPROB_KIND_UNSPECIFIED\x10\x00\x12\x14\n\x10LOGPROB_KIND_RAW\x10\x01\x12\x1c\n\x18LOGPROB_KIND_TEMPERATURE\x10\x02\x12\x1a\n\x16LOGPROB_KIND_PROCESSED\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'trueline.v1.types_pb2', _globals)
 if _descriptor._USE_C_DESCRIPTORS == False:
   DESCRIPTOR._options = None
-  _globals['_ROLE']._serialized_start=1757
-  _globals['_ROLE']._serialized_end=1837
-  _globals['_FINISHREASON']._serialized_start=1840
-  _globals['_FINISHREASON']._serialized_end=1971
-  _globals['_LOGPROBKIND']._serialized_start=1973
-  _globals['_LOGPROBKIND']._serialized_end=2096
+  _globals['_ROLE']._serialized_start=1801
+  _globals['_ROLE']._serialized_end=1881
+  _globals['_FINISHREASON']._serialized_start=1884
+  _globals['_FINISHREASON']._serialized_end=2015
+  _globals['_LOGPROBKIND']._serialized_start=2017
+  _globals['_LOGPROBKIND']._serialized_end=2140
   _globals['_MODELVERSION']._serialized_start=40
   _globals['_MODELVERSION']._serialized_end=101
   _globals['_MODELLOCATION']._serialized_start=103
@@ -48,19 +48,19 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   _globals['_ITEMERROR']._serialized_start=725
   _globals['_ITEMERROR']._serialized_end=769
   _globals['_SCOREVALUE']._serialized_start=771
-  _globals['_SCOREVALUE']._serialized_end=851
-  _globals['_SCORE']._serialized_start=853
-  _globals['_SCORE']._serialized_end=954
-  _globals['_ROLLOUT']._serialized_start=957
-  _globals['_ROLLOUT']._serialized_end=1456
-  _globals['_LOGPROBROW']._serialized_start=1458
-  _globals['_LOGPROBROW']._serialized_end=1512
-  _globals['_LOGPROBRESULT']._serialized_start=1514
-  _globals['_LOGPROBRESULT']._serialized_end=1547
-  _globals['_TIMING']._serialized_start=1549
-  _globals['_TIMING']._serialized_end=1605
-  _globals['_PROGRESS']._serialized_start=1607
-  _globals['_PROGRESS']._serialized_end=1664
-  _globals['_LOADEDMODEL']._serialized_start=1666
-  _globals['_LOADEDMODEL']._serialized_end=1755
+  _globals['_SCOREVALUE']._serialized_end=895
+  _globals['_SCORE']._serialized_start=897
+  _globals['_SCORE']._serialized_end=998
+  _globals['_ROLLOUT']._serialized_start=1001
+  _globals['_ROLLOUT']._serialized_end=1500
+  _globals['_LOGPROBROW']._serialized_start=1502
+  _globals['_LOGPROBROW']._serialized_end=1556
+  _globals['_LOGPROBRESULT']._serialized_start=1558
+  _globals['_LOGPROBRESULT']._serialized_end=1591
+  _globals['_TIMING']._serialized_start=1593
+  _globals['_TIMING']._serialized_end=1649
+  _globals['_PROGRESS']._serialized_start=1651
+  _globals['_PROGRESS']._serialized_end=1708
+  _globals['_LOADEDMODEL']._serialized_start=1710
+  _globals['_LOADEDMODEL']._serialized_end=1799
 # @@protoc_insertion_point(module_scope)

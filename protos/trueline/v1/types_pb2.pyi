@@ -134,16 +134,18 @@ class ItemError(_message.Message):
     def __init__(self, reason: _Optional[str] = ..., message: _Optional[str] = ...) -> None: ...
 
 class ScoreValue(_message.Message):
-    __slots__ = ("raw", "normalised", "truncated", "tokens")
+    __slots__ = ("raw", "normalised", "truncated", "tokens", "disagreement")
     RAW_FIELD_NUMBER: _ClassVar[int]
     NORMALISED_FIELD_NUMBER: _ClassVar[int]
     TRUNCATED_FIELD_NUMBER: _ClassVar[int]
     TOKENS_FIELD_NUMBER: _ClassVar[int]
+    DISAGREEMENT_FIELD_NUMBER: _ClassVar[int]
     raw: float
     normalised: float
     truncated: bool
     tokens: int
-    def __init__(self, raw: _Optional[float] = ..., normalised: _Optional[float] = ..., truncated: bool = ..., tokens: _Optional[int] = ...) -> None: ...
+    disagreement: float
+    def __init__(self, raw: _Optional[float] = ..., normalised: _Optional[float] = ..., truncated: bool = ..., tokens: _Optional[int] = ..., disagreement: _Optional[float] = ...) -> None: ...
 
 class Score(_message.Message):
     __slots__ = ("value", "error")

@@ -1,0 +1,256 @@
+"""An evaluation is a run of its own, of one stage: this makes its recipe from what a person asked.
+
+It lies in runs/RUN/evaluations, or in runs/evaluations where no run was named, under a name that follows from
+what was asked: the same question again goes on where it stood, or shows what was found.
+"""
+
+import hashlib
+import json
+import tempfile
+from argparse import Namespace
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from orchestrator.data import file_sha256, read_prompts
+from orchestrator.drive import checked_name, new_run, open_run, recorded_recipe, same_run
+from orchestrator.evaluation.probes import read_probes
+from orchestrator.evaluation.subjects import EvaluationError, Origin, as_name, subject, two_subjects
+from orchestrator.launcher import REPOSITORY
+from orchestrator.ledger import Ledger, sqlite_url
+from orchestrator.ledger_place import holds_run
+from orchestrator.recipe_evaluation import BestOfN, DiversitySettings, Evaluated
+from orchestrator.recipe_settings import DataSettings
+
+PROBES = REPOSITORY / "recipes" / "probes"
+STAGE = "assess"
+SERVICES = ("policy", "reference", "reward", "judge")
+
+Values = dict[str, Any]
+
+
+def evaluation(options: Namespace) -> tuple[Path, Ledger]:
+    """The directory and ledger of the evaluation that was asked for, begun or gone on with."""
+    origin = origin_of(options)
+    recipe = recipe_of(options, origin)
+    parent = options.runs / options.run if options.run else options.runs
+    name = options.name or f"{recipe['name']}-{digest(recipe)[:8]}"
+    directory = parent / "evaluations" / checked_name(name)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "evaluation.yaml"
+        path.write_text(json.dumps(recipe, indent=2), encoding="utf-8")
+        if holds_run(directory):
+            return directory, same_run(path, directory, [], None)
+        return directory, new_run(path, directory, [], None, sqlite_url(directory))
+
+
+def origin_of(options: Namespace) -> Origin | None:
+    """The run that was named."""
+    if not options.run:
+        return None
+    directory = options.runs / checked_name(options.run)
+    ledger = open_run(directory, options.ledger)
+    return Origin(ledger, recorded_recipe(directory, ledger))
+
+
+def recipe_of(options: Namespace, origin: Origin | None) -> Values:
+    """The recipe of the evaluation, checked as far as that can be without a service."""
+    stage = stage_of(origin)
+    names = [_required(options, stage, name) for name in ("before", "after")]
+    before, after = two_subjects(names[0], names[1], origin)
+    models = {each.name: each.place for each in (before, after)}
+    asked = options.reference or (stage.reference if stage else None)
+    reference = before if asked is None else subject(asked, origin)
+    models.setdefault(reference.name, reference.place)
+    told: Values = {"kind": STAGE, "before": before.name, "after": after.name, "reference": reference.name}
+    told |= {"prompts": prompts_of(options, stage, origin), "prompt_limit": options.prompt_limit}
+    told |= {"sampling": sampling_of(options, stage), "examples": options.examples}
+    told |= {"too_long": options.too_long or (stage.too_long if stage else "refuse")}
+    told |= {"probes": dict(probe_files(options.probes)), "probe_tokens": options.probe_tokens}
+    told |= scorers_of(options, stage)
+    told |= judge_of(options)
+    told |= {"diversity": None, "best_of_n": None}
+    if options.diversity_samples:
+        told["diversity"] = {
+            "samples": options.diversity_samples,
+            "prompt_limit": DiversitySettings.model_fields["prompt_limit"].default,
+        }
+    if options.best_of_n:
+        limit = options.best_of_n_prompts or BestOfN.model_fields["prompt_limit"].default
+        told["best_of_n"] = {"n": options.best_of_n, "model": before.name, "prompt_limit": limit}
+    services = services_of(options, told, origin, models)
+    seed = options.seed if options.seed is not None else origin.recipe.seed if origin else 0
+    name = as_name(f"{before.name}-{after.name}")
+    return {"name": name, "seed": seed, "models": models, "services": services, "stages": {STAGE: told}}
+
+
+def stage_of(origin: Origin | None) -> Evaluated | None:
+    """The run's own evaluation, which gives the defaults."""
+    stages = origin.recipe.stages.values() if origin else ()
+    return next((each for each in stages if isinstance(each, Evaluated)), None)
+
+
+def _required(options: Namespace, stage: Evaluated | None, name: str) -> str:
+    given = getattr(options, name) or (getattr(stage, name) if stage else None)
+    if given is None:
+        why = "the run has no evaluate stage that says it" if options.run else "no run is named that says it"
+        raise EvaluationError(f"--{name} is needed: {why}")
+    return str(given)
+
+
+def prompts_of(options: Namespace, stage: Evaluated | None, origin: Origin | None) -> str | Values:
+    """The held-out prompts; a file is read, so that a faulty row is told now."""
+    if options.prompts is not None:
+        path = options.prompts.resolve()
+        if not path.is_file():
+            raise EvaluationError(f"--prompts: no such file: {options.prompts}")
+        read_prompts(path, shape="auto")
+        return {"path": str(path), "shape": "auto"}
+    if stage is None or origin is None:
+        raise EvaluationError("--prompts is needed: no run is named that has held-out prompts")
+    if options.prompt_limit is None:
+        options.prompt_limit = stage.prompt_limit
+    prompts = stage.prompts
+    if isinstance(prompts, DataSettings):
+        return prompts.model_dump(mode="json")
+    if not Path(prompts).is_file():
+        raise EvaluationError(f"the run's held-out prompts are gone: no such file: {prompts}")
+    return prompts
+
+
+def sampling_of(options: Namespace, stage: Evaluated | None) -> Values:
+    """As the run samples, with what the command line changes."""
+    sampling = stage.sampling.model_dump() if stage else {"temperature": 1.0, "max_new_tokens": 256}
+    changes = {name: getattr(options, name) for name in ("temperature", "max_new_tokens")}
+    return sampling | {name: value for name, value in changes.items() if value is not None}
+
+
+def probe_files(asked: list[str]) -> Iterator[tuple[str, str]]:
+    """(name, path) of each set of probes, read so that a faulty row is told now; "all" are those shipped."""
+    shipped = {path.stem: path for path in sorted(PROBES.glob("*.jsonl"))}
+    for each in asked:
+        for path in shipped.values() if each == "all" else [shipped.get(each, Path(each))]:
+            if not path.is_file():
+                raise EvaluationError(f"--probes: no such file: {each}; shipped are {', '.join(shipped)}")
+            read_probes(path)
+            yield as_name(path.stem), str(path.resolve())
+
+
+def scorers_of(options: Namespace, stage: Evaluated | None) -> Values:
+    """Who scores: what was named, else what the run's evaluation names; "none" leaves one out."""
+    found: Values = {}
+    for role in ("gold", "proxy"):
+        named = getattr(options, role)
+        own = getattr(stage, f"{role}_scorer") if stage else None
+        found[f"{role}_scorer"] = None if named == "none" else named or own
+    if stage is not None and found["gold_scorer"] == stage.gold_scorer:
+        found |= {"best_scorer": stage.best_scorer, "ceilings": dict(stage.ceilings)}
+    if options.best_of_n and found["proxy_scorer"] is None:
+        raise EvaluationError("--best-of-n needs a proxy that chooses the best: name one with --proxy")
+    return found
+
+
+def judge_of(options: Namespace) -> Values:
+    """How the judge is asked; any word about it asks one."""
+    words = (options.judge, options.judge_model, options.judge_endpoint, options.judge_address)
+    if not any(words):
+        if options.probe_judge:
+            raise EvaluationError("--probe-judge needs a judge: --judge, --judge-model or --judge-endpoint")
+        return {"judge": None}
+    label = {"kind": "judge", "choice": options.principle_choice, "principles": options.principles}
+    label |= {"tie_band": options.tie_band}
+    return {"judge": label, "judge_scores": not options.no_judge_scores, "probe_judge": options.probe_judge}
+
+
+def judge_service(
+    options: Namespace, hosted: Values, origin: Origin | None, models: dict[str, str]
+) -> Values:
+    """The judge as the run has it, or as the command line says; a local judge's model joins `models`."""
+    judge: Values = dict(hosted)
+    if options.constitution is not None:
+        if not options.constitution.is_file():
+            raise EvaluationError(f"--constitution: no such file: {options.constitution}")
+        judge["constitution"] = str(options.constitution.resolve())
+    if options.judge_endpoint:
+        judge |= {"endpoint": options.judge_endpoint, "endpoint_model": options.judge_endpoint_model}
+        judge |= {"api_key_env": options.judge_key_env, "model": None}
+    named_model = options.judge_model or judge.get("model")
+    if named_model:
+        found = subject(named_model, origin)
+        models.setdefault(found.name, found.place)
+        judge |= {"model": found.name, "endpoint": None, "endpoint_model": None, "api_key_env": None}
+    whole = judge.get("constitution") and (judge.get("model") or judge.get("endpoint"))
+    if not (whole or judge.get("addresses") or options.judge_address):
+        raise EvaluationError(
+            "the judge needs --judge-address, or --constitution and one of --judge-model and --judge-endpoint"
+        )
+    return judge
+
+
+def services_of(options: Namespace, told: Values, origin: Origin | None, models: dict[str, str]) -> Values:
+    """The services as the run has them, hosting what this evaluation needs; or those at the addresses given.
+
+    A learned scorer's model joins `models`. EvaluationError where a run is under way on those services.
+    """
+    services: Values = origin.recipe.services.model_dump(mode="json") if origin else {}
+    named_scorers = [told.get(f"{role}_scorer") for role in ("gold", "proxy", "best")]
+    used = {each for each in [*named_scorers, *told.get("ceilings", {}).values()] if each is not None}
+    hosted = services.get("reward", {})
+    combined = dict(hosted.get("combined", {}))
+    for name in reversed(combined):  # each stands behind its parts
+        used |= set(combined[name]["parts"]) if name in used else set()
+    rules = {**hosted.get("rules", {}), **dict(named(options.rules, "--rule", "module:function"))}
+    learned = dict(named(options.reward_models, "--reward-model", "MODEL"))
+    places = {name: subject(place, origin).place for name, place in learned.items()}
+    for name in sorted(used - set(rules) - set(learned) - set(combined)):
+        place = origin.place(name) if origin else None
+        if place is None:
+            known = ", ".join(sorted({*rules, *learned, *combined, *hosted.get("learned", ())})) or "none"
+            raise EvaluationError(
+                f"no scorer {name!r} is known (known: {known}): name it with --rule or --reward-model"
+            )
+        places[name] = place
+    models |= {name: place for name, place in places.items() if name in used}
+    reward = {
+        "rules": {name: rules[name] for name in sorted(used & set(rules))},
+        "combined": {name: each for name, each in combined.items() if name in used},
+    }
+    services["reward"] = {**hosted, **reward, "learned": sorted(used & set(places))}
+    services.pop("trainer", None)
+    if told["judge"] is not None:
+        services["judge"] = judge_service(options, services.get("judge", {}), origin, models)
+    else:
+        services.pop("judge", None)
+    for name in SERVICES[: None if told["judge"] else -1]:
+        given = getattr(options, f"{name}_address")
+        own = services.setdefault(name, {}).get("addresses")
+        if given:
+            services[name]["addresses"] = given
+        elif own and origin and origin.ledger.info()["status"] == "running":
+            raise EvaluationError(
+                f"run {options.run} is under way on the {name} service at {', '.join(own)}: wait until it is "
+                f"finished, or give other services (--{name}-address)"
+            )
+    return services
+
+
+def named(given: list[str], flag: str, what: str) -> Iterator[tuple[str, str]]:
+    """(name, value) of each "name=value"."""
+    for each in given:
+        name, equals, value = each.partition("=")
+        if not (name and equals and value):
+            raise EvaluationError(f"{flag} {each!r}: must be NAME={what}")
+        yield name, value
+
+
+def digest(recipe: Values) -> str:
+    """SHA-256 of a recipe and of the files that it names, less who serves it."""
+    kept = json.loads(json.dumps(recipe))
+    for service in kept["services"].values():
+        service.pop("addresses", None)
+        service.pop("replicas", None)
+    stage = kept["stages"][STAGE]
+    prompts = stage["prompts"]["path"] if isinstance(stage["prompts"], dict) else stage["prompts"]
+    files = [path for path in (prompts, *stage["probes"].values()) if path and Path(path).is_file()]
+    kept["files"] = {path: file_sha256(Path(path)) for path in files}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,100 @@
+"""Which two models are compared: versions of a run, Hugging Face directories or hub names."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.artifacts import place_of
+from orchestrator.data import file_sha256
+from orchestrator.ledger import Ledger
+from orchestrator.recipe import Recipe
+from orchestrator.recipe_settings import HUB
+
+
+class EvaluationError(ValueError):
+    """An evaluation cannot be begun as it was asked for."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model: what it is called here, and where it lies."""
+
+    name: str
+    place: str
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The run whose versions may be named."""
+
+    ledger: Ledger
+    recipe: Recipe
+
+    def place(self, asked: str) -> str | None:
+        """Where a version lies; None for a model that the run does not know. EvaluationError for a number."""
+        model, at, number = asked.partition("@")
+        rows = [row for row in self.ledger.all_versions() if row["model"] == model]
+        if not at and not rows:
+            return self.recipe.models.get(model)
+        if not rows:
+            return None
+        numbers = [row["number"] for row in rows]
+        found = [row for row in rows if not at or str(row["number"]) == number]
+        if not found:
+            raise EvaluationError(
+                f"run {self.ledger.run} has no version {asked}: {model} has {numbers[0]} to {numbers[-1]}"
+            )
+        if found[-1]["removed_at"] is not None:
+            raise EvaluationError(f"{asked} is gone: the run's retention has removed its files")
+        return str(place_of(found[-1]))
+
+    def newest(self, asked: str) -> str:
+        """policy is policy@40; another name is itself."""
+        row = None if "@" in asked else self.ledger.latest_version(asked)
+        return asked if row is None else f"{asked}@{row['number']}"
+
+    @property
+    def models(self) -> list[str]:
+        """What may be named."""
+        return sorted({row["model"] for row in self.ledger.all_versions()} | set(self.recipe.models))
+
+
+def subject(asked: str, origin: Origin | None) -> Subject:
+    """The model that a person named. Raises EvaluationError with what could have been named."""
+    if asked.startswith(HUB):
+        return Subject(as_name(asked.removeprefix(HUB)), asked)
+    place = origin.place(asked) if origin is not None else None
+    if place is not None and origin is not None:
+        return Subject(as_name(origin.newest(asked)), place)
+    directory = Path(asked)
+    if (directory / "config.json").is_file():
+        return Subject(as_name(directory.resolve().name), str(directory.resolve()))
+    known = f"a model of run {origin.ledger.run} ({', '.join(origin.models)}), " if origin else ""
+    raise EvaluationError(f"{asked!r} is neither {known}a directory with a config.json nor {HUB}OWNER/NAME")
+
+
+def two_subjects(before: str, after: str, origin: Origin | None) -> tuple[Subject, Subject]:
+    """Both models, under names that differ. EvaluationError where they are one and the same."""
+    first, second = subject(before, origin), subject(after, origin)
+    if first.place == second.place or same_weights(Path(first.place), Path(second.place)):
+        raise EvaluationError(f"{before} and {after} are the same model: there is nothing to compare")
+    if first.name == second.name:
+        return Subject(f"{first.name}-before", first.place), Subject(f"{second.name}-after", second.place)
+    return first, second
+
+
+def same_weights(first: Path, second: Path) -> bool:
+    """True where two directories hold the same weight files, byte for byte. Sizes are looked at first."""
+    files = [
+        {path.name: path for path in sorted(place.glob("*.safetensors"))} if place.is_dir() else {}
+        for place in (first, second)
+    ]
+    sizes = [{name: path.stat().st_size for name, path in each.items()} for each in files]
+    if not files[0] or sizes[0] != sizes[1]:
+        return False
+    return all(file_sha256(path) == file_sha256(files[1][name]) for name, path in files[0].items())
+
+
+def as_name(text: str) -> str:
+    """policy@40 is policy-40, Qwen2.5-0.5B is qwen2-5-0-5b: a name that a recipe takes."""
+    return re.sub(r"[^a-z0-9_-]+", "-", text.lower()).strip("-_")[:50] or "model"

@@ -1,0 +1,198 @@
+"""evaluate from its words to its report: real services in this process, tiny models, a scripted judge."""
+
+import asyncio
+import json
+import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.__main__ import main, parser
+from orchestrator.drive import drive
+from orchestrator.evaluation.question import evaluation
+from orchestrator.progress import PlainProgress
+from orchestrator.report import write_report
+from orchestrator.summary import summarise
+from tests.judge.hosting import judge_service, write_constitution
+from tests.judge.scripted_endpoint import Reply, endpoint, logs, says, slots
+from tests.model_services import policy_service, reference_service
+from tests.orchestrator.written_run import RunWriter
+from tests.reward.hosting import reward_service
+from tests.tiny_models import write_tiny_model
+
+PROMPTS = 12
+WORDS, GOLD = "tests.reward.scripted_rules:count_words", "tests.evaluation.rules:without_w5"
+
+
+def prefers_the_longer(told: str, before: int) -> Reply:
+    """Every third question is answered with what is no option; answers are worth 7."""
+    if "(A)" not in told:
+        return says("7", logs(**{"7": 0.9, "8": 0.05}))
+    first, second = slots(told)
+    if "w7" in first + second:
+        return says("who knows")
+    longer = "A" if len(first) > len(second) else "B"
+    return says(longer, logs(A=0.8, B=0.1) if longer == "A" else logs(A=0.1, B=0.8))
+
+
+def words_of(tmp_path: Path, *more: str) -> list[str]:
+    """The command line for two tiny models."""
+    prompts = tmp_path / "prompts.jsonl"
+    asked = [[{"role": "user", "content": f"w{i} w2"}] for i in range(PROMPTS)]
+    rows = [{"prompt_id": f"p{i}", "messages": messages} for i, messages in enumerate(asked)]
+    prompts.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for name, seed in (("one", 1), ("two", 2)):
+        if not (tmp_path / name).exists():
+            write_tiny_model(tmp_path / name, seed=seed)
+    return [
+        *("evaluate", "--runs", str(tmp_path / "runs")),
+        *("--before", str(tmp_path / "one"), "--after", str(tmp_path / "two"), "--prompts", str(prompts)),
+        *("--max-new-tokens", "8", "--diversity-samples", "3"),
+        *("--rule", f"gold={GOLD}", "--rule", f"words={WORDS}"),
+        *("--gold", "gold", "--proxy", "words", *more),
+    ]  # fmt: skip
+
+
+@asynccontextmanager
+async def services(tmp_path: Path) -> AsyncIterator[list[str]]:
+    """Addresses of real services, as words of the command."""
+    async with AsyncExitStack() as stack:
+        served = stack.enter_context(endpoint(prefers_the_longer))
+        rules = (("gold", GOLD), ("words", WORDS))
+        opened = {
+            "policy": await stack.enter_async_context(policy_service(model=tmp_path / "one")),
+            "reference": await stack.enter_async_context(reference_service(model=tmp_path / "one")),
+            "reward": await stack.enter_async_context(reward_service(rules=rules, learned=())),
+            "judge": await stack.enter_async_context(judge_service(write_constitution(tmp_path), served)),
+        }
+        yield [w for name, (_, server) in opened.items() for w in (f"--{name}-address", server.address)]
+
+
+async def evaluated(words: list[str]) -> tuple[Path, dict[str, Any]]:
+    """Directory and report of an evaluation that was driven to its end."""
+    directory, ledger = evaluation(parser().parse_args(words))
+    if ledger.info()["status"] != "finished":
+        assert await drive(directory, ledger, PlainProgress(sys.stderr))
+    report = summarise(ledger)
+    write_report(report, directory)
+    return directory, report
+
+
+async def test_two_directories_through_services_at_addresses_with_all_that_can_be_measured(
+    tmp_path: Path,
+) -> None:
+    asked = ("--probes", "leakage", "--probes", "over-refusal", "--best-of-n", "4", "--probe-judge")
+    words = words_of(tmp_path, *asked)
+    async with services(tmp_path) as addresses:
+        directory, report = await evaluated([*words, *addresses])
+        again, _ = await evaluated([*words, *addresses])
+    assert again == directory
+    found = report["evaluation"]
+    assert (found["before"], found["after"], found["prompts"]) == ("one", "two", PROMPTS)
+    pairs = found["pairs"]
+    # The gold rule gives no score to a text with w5: such a pair counts nowhere and is counted.
+    excluded = pairs["gold"]["excluded"]
+    assert 0 < excluded < PROMPTS
+    for role in ("gold", "proxy", "judge"):
+        counted = pairs[role]["wins"] + pairs[role]["losses"] + pairs[role]["ties"]
+        assert counted == PROMPTS - pairs[role]["excluded"]
+    assert pairs["proxy"]["excluded"] == 0
+    unparsable = pairs["judge"]["abstentions"].get("unparsable", 0)
+    assert unparsable > 0 and pairs["judge"]["excluded"] >= unparsable
+    for principles in found["principles"].values():
+        assert set(principles) - {"unread"} == {"honest", "kind"}  # an empty answer is read by none
+        assert principles["kind"]["mean"] == pytest.approx(7.05, abs=0.01)
+    assert found["diversity"]["two"]["samples"] == 3
+    curve = found["best_of_n"]
+    assert [each["n"] for each in curve["points"]] == [1, 2, 4] and curve["excluded"] > 0
+    proxies = [each["proxy"] for each in curve["points"][:2]]
+    assert proxies[0] < proxies[1], "the proxy of the best rises with n"
+    assert set(found["probes"]["categories"]) == {"leakage", "over-refusal"}
+    for category in found["probes"]["categories"].values():
+        assert set(category["models"]) == {"one", "two"}
+    page = (directory / "report.html").read_text()
+    for title in ("How often two beats one", "scores by principle", "Probes", "Best of n", "diversity"):
+        assert title in page
+    assert 'src="http' not in page and (directory / "probe-answers.jsonl").is_file()
+
+
+async def test_a_stopped_evaluation_goes_on_and_a_changed_question_is_another(tmp_path: Path) -> None:
+    words = words_of(tmp_path, "--diversity-samples", "0")
+    async with services(tmp_path) as addresses:
+        first, ledger = evaluation(parser().parse_args([*words, *addresses[:6]]))
+        task = asyncio.create_task(drive(first, ledger, PlainProgress(sys.stderr)))
+        while ledger.phase("assess", 1, "before") is None:
+            await asyncio.sleep(0.01)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        kept = ledger.phase("assess", 1, "before")
+        directory, report = await evaluated([*words, *addresses[:6]])
+        assert directory == first and ledger.phase("assess", 1, "before") == kept
+        assert "judge" not in report["evaluation"]["pairs"] and report["evaluation"]["probes"] == {}
+        other, _ = await evaluated([*words, *addresses[:6], "--seed", "1"])
+    assert other != first
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (["--prompts", "nowhere.jsonl"], "--prompts: no such file: nowhere.jsonl"),
+        (["--after", "nowhere"], "'nowhere' is neither a directory with a config.json nor hf://OWNER/NAME"),
+        (["--after", "{one}"], "are the same model"),
+        (["--after", "{copy}"], "are the same model"),
+        (["--gold", "nobody"], "no scorer 'nobody' is known (known: gold, words)"),
+        (["--rule", "gold"], "--rule 'gold': must be NAME=module:function"),
+        (["--probes", "nothing"], "no such file: nothing; shipped are jailbreak-multi-turn"),
+        (["--probes", "{bad}"], "line 1: expects: must be one of"),
+        (["--proxy", "none", "--best-of-n", "4"], "--best-of-n needs a proxy"),
+        (["--judge"], "the judge needs --judge-address"),
+        (["--judge-model", "{one}", "--constitution", "no.yaml"], "--constitution: no such file: no.yaml"),
+        (["--probe-judge"], "--probe-judge needs a judge"),
+        (["--temperature", "-1"], "stages.assess.sampling.temperature"),
+        (["--name", "../x"], "a run's name holds letters"),
+    ],
+)
+def test_a_wrong_word_is_one_clear_line_and_begins_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], change: list[str], said: str
+) -> None:
+    (tmp_path / "bad.jsonl").write_text(
+        '{"prompt_id": "a", "category": "c", "expects": "no", "text": "w1"}\n'
+    )
+    words = words_of(tmp_path)
+    write_tiny_model(tmp_path / "copy", seed=1)
+    places = {name: str(tmp_path / name) for name in ("one", "copy")} | {"bad": str(tmp_path / "bad.jsonl")}
+    assert main([*words, *(word.format(**places) for word in change)]) == 1
+    error = capsys.readouterr().err
+    assert said in error and "Traceback" not in error
+    assert not (tmp_path / "runs").exists()
+
+
+def test_versions_of_a_run_are_named_and_wrong_ones_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    writer = RunWriter(tmp_path).write()
+    here = ["--runs", str(tmp_path), "--prompts", str(tmp_path / "prompts.jsonl"), "--proxy", "rule"]
+    for words, said in (
+        (["nobody"], "holds no run"),
+        (["run"], "--before is needed: the run has no evaluate stage that says it"),
+        (
+            ["run", "--before", "sft", "--after", "policy@9"],
+            "no version policy@9: policy has 1 to 4",
+        ),
+        (["run", "--before", "policy", "--after", "policy@4"], "are the same model"),
+        (
+            ["run", "--before", "sft", "--after", "polisy"],
+            "neither a model of run run (policy, sft, start)",
+        ),
+    ):
+        assert main(["evaluate", *words, *here]) == 1
+        assert said in capsys.readouterr().err
+    options = parser().parse_args(["evaluate", "run", "--before", "sft", "--after", "policy", *here])
+    directory, ledger = evaluation(options)
+    assert directory.parent == writer.directory / "evaluations" and directory.name.startswith("sft-")
+    recipe = ledger.info()["recipe"]
+    assert recipe["stages"]["assess"]["after"] == "policy-4" and recipe["seed"] == 5
+    assert recipe["models"]["policy-4"].endswith("policy/v000004")

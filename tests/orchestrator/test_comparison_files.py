@@ -1,0 +1,119 @@
+"""Comparisons written for others and read again; duplicates, contradictions and cycles; rankings."""
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.__main__ import main
+from orchestrator.comparison_files import exported, oddities
+from orchestrator.data import DataError, read_comparisons
+from orchestrator.stages.comparisons import by_prompt
+from tests.orchestrator.test_import import begun, imported, written
+
+HH = Path(__file__).resolve().parents[3] / "shared" / "data" / "hh-rlhf" / "harmless-base.jsonl.gz"
+CHAT = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yes ?"}]
+
+
+def said(text: str) -> list[dict[str, str]]:
+    return [{"role": "assistant", "content": text}]
+
+
+def round_trip(directory: Path, rows: list[Any], shape: str) -> tuple[list[Any], list[Any]]:
+    """(what was read first, what is read of its export)"""
+    first = read_comparisons(Path(written(directory, rows, "given.jsonl")), shape="auto", bad_rows=10**6)
+    kept = [{**row, "source": "person", "held_out": False} for row in by_prompt(first, seed=3)]
+    out = written(directory, list(exported(kept, shape)), "exported.jsonl")
+    return list(first), list(read_comparisons(Path(out), shape="auto"))
+
+
+@pytest.mark.parametrize(
+    ("rows", "shape"),
+    [
+        ([{"prompt": "a", "chosen": "x", "rejected": "y"}], "trl"),
+        ([{"prompt": CHAT[:1], "chosen": said("x"), "rejected": said("y")}], "trl"),
+        ([{"chosen": "\n\nHuman: a\n\nAssistant: x", "rejected": "\n\nHuman: a\n\nAssistant: y"}], "hh"),
+        (
+            [{"text": "a", "chosen": "x", "rejected": "y"}, {"text": "a", "chosen": "z", "rejected": "y"}],
+            "plain",
+        ),
+    ],
+)
+def test_what_is_exported_reads_as_what_was_imported(tmp_path: Path, rows: list[Any], shape: str) -> None:
+    first, again = round_trip(tmp_path, rows, shape)
+    keys = ("messages", "text", "chosen", "rejected")
+    assert [{k: row[k] for k in keys if k in row} for row in again] == first
+
+
+def test_hh_rlhf_comes_back_equal(tmp_path: Path) -> None:
+    if not HH.is_file():
+        pytest.skip("HH-RLHF's comparisons are not on this machine")
+    with gzip.open(HH, "rt") as file:
+        rows = [json.loads(line) for line in file]
+    first, again = round_trip(tmp_path, rows, "hh")
+    assert len(first) > 500
+
+    def as_key(row: dict[str, Any]) -> str:
+        return json.dumps({k: row[k] for k in ("messages", "chosen", "rejected")}, sort_keys=True)
+
+    assert sorted(map(as_key, again)) == sorted(map(as_key, first))
+
+
+def test_a_ranking_is_kept_whole_and_compares_every_pair(tmp_path: Path) -> None:
+    ranking = {"text": "a", "responses": ["x", "y", "z"], "ranking": [2, 0, 1]}
+    run = begun(tmp_path, written(tmp_path, [ranking]), held_out_share=0.0)
+    result, (row,) = imported(run)
+    assert result["comparisons"] == 3 and sorted(row["responses"]) == ["x", "y", "z"]
+    beaten = [(row["responses"][i], row["responses"][j]) for i, j, _ in row["preferences"]]
+    assert beaten == [("z", "x"), ("z", "y"), ("x", "y")]
+
+
+@pytest.mark.parametrize(
+    ("row", "fault"),
+    [
+        ({"text": "a", "responses": ["x"], "ranking": [0]}, "at least two"),
+        ({"text": "a", "responses": ["x", "x"], "ranking": [0, 1]}, "the same text"),
+        ({"text": "a", "responses": ["x", "y"], "ranking": [0, 0]}, "each of 0 to 1 once"),
+        ({"text": "a", "chosen": "x", "rejected": "y", "probability": 1.5}, "from 0 to 1"),
+        ({"chosen": "x", "rejected": "y", "text": " "}, "not empty"),
+    ],
+)
+def test_a_row_of_the_wrong_shape_is_named_with_its_line(
+    tmp_path: Path, row: dict[str, Any], fault: str
+) -> None:
+    with pytest.raises(DataError, match=f"line 1: .*{fault}"):
+        read_comparisons(Path(written(tmp_path, [row])), shape="plain")
+
+
+def test_duplicates_contradictions_and_cycles_are_told() -> None:
+    preferences = [[0, 1, 1.0], [1, 2, 0.9], [0, 1, 1.0], [0, 2, 0.1], [3, 0, 1.0], [0, 3, 1.0]]
+    row = {"prompt_id": "p", "responses": ["a", "b", "c", "d"], "preferences": preferences}
+    found = [(each.kind, each.responses) for each in oddities([row])]
+    assert found == [
+        ("duplicate", ("a", "b")),
+        ("contradiction", ("a", "d")),
+        ("cycle", ("a", "b", "c", "a")),
+    ]
+    straight = {**row, "preferences": [[0, 1, 1.0], [1, 2, 1.0], [0, 2, 1.0]]}
+    assert list(oddities([straight])) == []
+
+
+def test_the_commands_write_and_check(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "run").mkdir()
+    rows = [{"text": "a", "chosen": "x", "rejected": "y"}, {"text": "a", "chosen": "y", "rejected": "x"}]
+    given = written(tmp_path, rows)
+    imported(begun(tmp_path / "run", given, held_out_share=0.0))
+    (tmp_path / "run").rename(tmp_path / "import")  # the run's name is the ledger's key
+    out = tmp_path / "out.jsonl"
+    assert main(["export-comparisons", "import", str(out), "--shape", "trl", "--runs", str(tmp_path)]) == 0
+    assert [json.loads(line) for line in out.read_text().splitlines()] == [
+        {"prompt": "a", "chosen": "x", "rejected": "y"},
+        {"prompt": "a", "chosen": "y", "rejected": "x"},
+    ]
+    assert main(["export-comparisons", "import", str(out), "--shape", "hh", "--runs", str(tmp_path)]) == 1
+    assert "is a text, and no transcript" in capsys.readouterr().err
+    for what in ("import", given):
+        assert main(["check-comparisons", what, "--runs", str(tmp_path)]) == 1
+        assert "contradiction 1" in capsys.readouterr().out

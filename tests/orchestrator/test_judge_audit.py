@@ -1,0 +1,132 @@
+"""The audit of verdicts, a person at the terminal, and verdicts asked for again."""
+
+import asyncio
+import io
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.__main__ import main
+from orchestrator.judge_audit import audit, disagreements
+from orchestrator.judge_commands import label_all
+from orchestrator.labelling import as_answer, label_pairs
+from orchestrator.ledger import Ledger, open_engine, sqlite_url
+from orchestrator.mending import Stopped
+from orchestrator.recipe_labels import PersonLabel
+from orchestrator.replaying import Replay, compare, question_of
+from orchestrator.report_feedback import feedback_of, feedback_tables
+from orchestrator.run import Run
+from tests.judge.scripted_endpoint import logs, says, slots
+from tests.orchestrator.test_labelling import good_wins, judged_run, label, pairs
+
+
+async def judged(run: Run, count: int) -> list[dict[str, Any]]:
+    await label_pairs(run, "collect", 1, pairs(count), label(), seed=3)
+    return run.ledger.all_labels()
+
+
+def unsteady(told: str, before: int) -> Any:
+    """Of pairs 0 to 9: the first slot for 0 and 1, no answer for 2, the good one for all others."""
+    number = int(slots(told)[0].split()[-1])
+    if number == 2:
+        return says("")
+    if number < 2:
+        return says("A", logs(A=0.9, B=0.1))
+    good_first = slots(told)[0].startswith("good")
+    return says("A", logs(A=0.85, B=0.15) if good_first else logs(A=0.15, B=0.85))
+
+
+async def test_an_audit_counts_flips_abstentions_and_agreement(tmp_path: Path) -> None:
+    async with judged_run(tmp_path, unsteady) as (run, _):
+        rows = await judged(run, 10)
+        for number, row in enumerate(rows):  # gold prefers the good one, but for pairs 8 and 9
+            row["gold_margin"] = -1.0 if number > 7 else 0.0 if number == 7 else 1.0
+        found = audit(rows)
+    assert found["verdicts"] == 10 and found["abstentions"] == {"empty_answer": 1, "orders_disagree": 2}
+    assert found["position_flips"]["mean"] == pytest.approx(2 / 9)
+    # Slots: 0.9 - 0.5 for two pairs, 0 for those that name the good one wherever it stands.
+    assert found["first_slot_bias"]["mean"] == pytest.approx(0.8 / 9)
+    gold = found["gold"]
+    assert gold["n"] == 6 and gold["agreement"] == pytest.approx(4 / 6)
+    assert gold["calibration_error"] == pytest.approx(0.85 - 4 / 6)
+    assert found["parse_failures"]["mean"] == pytest.approx(0.1)
+    assert sum(each["verdicts"] for each in found["principles"].values()) == 10
+    wrong = disagreements(rows)
+    assert [each["item"] for each in wrong] == ["p8/0-1", "p9/0-1"]
+    assert wrong[0]["other"] == "gold" and wrong[0]["other_prefers"] == "second"
+
+
+async def test_the_report_says_who_labelled_and_how_well_the_judge_agrees(tmp_path: Path) -> None:
+    async with judged_run(tmp_path, good_wins) as (run, _):
+        await judged(run, 4)
+        feedback = feedback_of(run.ledger)
+    assert feedback["labels"] == {"collect": {"judge": 4}}
+    tables = feedback_tables({"feedback": feedback})
+    assert [table.title for table in tables] == ["Who said which response is better", "The judge"]
+    assert feedback_tables({}) == []
+
+
+async def test_a_person_labels_blind_with_sides_shuffled_and_goes_on_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with judged_run(tmp_path, good_wins) as (run, _):
+        person = PersonLabel(kind="person")
+        with pytest.raises(Stopped):
+            await label_pairs(run, "collect", 1, pairs(6), person, seed=3)
+        ledger = run.ledger
+        answers = iter(["?", "1", "2", "s", "q"])
+        monkeypatch.setattr("builtins.input", lambda _: next(answers))
+        assert label_all(ledger, ledger.waiting_labels(), "ann") == 3
+        shown = capsys.readouterr().out
+        assert "good 0" in shown and "judge" not in shown and "collect" not in shown
+        first = [shown.index("good 0") < shown.index("bad 0"), shown.index("good 1") < shown.index("bad 1")]
+        kept = ledger.labels_of("collect", 1)
+        assert [row["probability"] for row in kept[:3]] == [float(first[0]), float(not first[1]), None]
+        assert kept[2]["reason"] == "skipped" and kept[0]["annotator"] == "ann"
+        assert len(ledger.waiting_labels()) == 3
+        monkeypatch.setattr("builtins.input", lambda _: "t")
+        assert label_all(ledger, ledger.waiting_labels(), "bob") == 3
+        outcomes = await label_pairs(run, "collect", 1, pairs(6), person, seed=3)
+    assert [each.reason for each in outcomes[2:]] == ["skipped", "tie", "tie", "tie"]
+
+
+def test_label_and_audit_are_commands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def write() -> None:
+        async with judged_run(tmp_path, good_wins) as (run, _):
+            await judged(run, 5)
+
+    asyncio.run(write())
+    runs = ["--runs", str(tmp_path)]
+    monkeypatch.setattr(sys, "stdin", io.StringIO("1\n2\n"))
+    assert main(["label", "run", "--check", "3", *runs]) == 0
+    assert "3 pairs wait" in (said := capsys.readouterr().out) and "2 answered, 1 wait" in said
+    listed = tmp_path / "wrong.jsonl"
+    assert main(["audit-judge", "run", "--json", "--disagreements", str(listed), *runs]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["people"]["n"] == 2
+    wrong = [json.loads(line) for line in listed.read_text().splitlines()]
+    assert len(wrong) == round(2 * (1 - found["people"]["agreement"]))
+    assert main(["audit-judge", "run", *runs]) == 0
+    assert "against people (2 pairs)" in capsys.readouterr().out
+    ledger = Ledger(open_engine(sqlite_url(tmp_path / "run")), "run")
+    assert len(ledger.all_labels("judge")) == 5, "checks never count as labels"
+
+
+async def test_stored_verdicts_come_out_the_same(tmp_path: Path) -> None:
+    async with judged_run(tmp_path, unsteady) as (run, served):
+        rows = await judged(run, 10)
+        found = Replay()
+        before = len(served.bodies)
+        for row in rows:  # as replay() does, one judge and one question at a time
+            reply = await run.peers.judge.compare(question_of([row], None))
+            compare(found, row, as_answer(reply.verdicts[0]))
+        assert len(served.bodies) == before + 20
+    assert (found.same, found.to_the_bit, found.others) == (10, 10, [])
+    compare(found, rows[5], {"probability": 0.3})
+    compare(found, rows[0], {"reason": "tie"})
+    assert found.same == 10 and "is 0.3" in found.others[0][1] and "is tie" in found.others[1][1]

@@ -1,0 +1,98 @@
+"""Learning from a collection of comparisons: any loss, and the order of the pairs that never train."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.recipe import RecipeError, load_recipe
+from orchestrator.recipe_algorithms import MISMATCHED, REFERENCE_FREE, SMOOTHED, PreferenceAlgorithm
+from orchestrator.recipe_rounds import PreferenceStage
+from orchestrator.stages.preference import run_preference
+from orchestrator.summary import summarise
+from services.trainer.preference_losses import PREFERENCE_LOSSES
+from tests.preferences.whole_run import ALGORITHM, recipe, recounted, whole_run
+
+OFFLINE: dict[str, Any] = {
+    "kind": "preference",
+    "policy": "start",
+    "reference": "start",
+    "comparisons": "compared",
+    "output": "policy",
+    "rows_per_step": 4,
+    "epochs": 3,
+    "algorithm": {**ALGORITHM, "minibatch_size": 4, "beta": 0.5},
+}
+IMPORT: dict[str, Any] = {"kind": "comparisons", "output": "compared"}
+
+
+def comparisons() -> list[dict[str, Any]]:
+    """Answers that begin with w1 are better than those that begin with w2."""
+    return [
+        {
+            "prompt_id": f"p{i}",
+            "prompt": {"text": f"w{i} w3"},
+            "responses": [f"w2 w{i}", f"w1 w{i}"],
+            "preferences": [[1, 0, 1.0]],
+            "policy_version": {},
+            "source": "person",
+            "held_out": i >= 8,
+        }
+        for i in range(12)
+    ]
+
+
+async def learned(directory: Path, stage: dict[str, Any]) -> tuple[dict[str, Any], Any]:
+    """(what the stage made of these comparisons, its run)"""
+    data = directory / "rows.jsonl"
+    data.write_text('{"text": "w1", "chosen": "w2", "rejected": "w3"}\n')
+    stages = {"compare": {**IMPORT, "data": str(data)}, "preference": stage}
+    async with whole_run(directory, stages) as run:
+        run.ledger.add_comparisons("compared", comparisons())
+        run.ledger.finish_stage("compare", {})
+        run.ledger.begin_stage("preference", "preference", 2)
+        settings = run.recipe.stages["preference"]
+        assert isinstance(settings, PreferenceStage)
+        result = await run_preference(run, "preference", settings)
+        run.ledger.finish_stage("preference", result)
+        assert await run_preference(run, "preference", settings) == result, "and nothing is done again"
+    return result, run
+
+
+@pytest.mark.parametrize("loss", ["dpo", "ipo", "kto", "orpo", "simpo"])
+async def test_held_out_pairs_are_ordered_as_labelled(tmp_path: Path, loss: str) -> None:
+    stage = {**OFFLINE, "algorithm": {**OFFLINE["algorithm"], "loss": loss}}
+    if loss in REFERENCE_FREE:
+        stage["reference"] = None
+    result, run = await learned(tmp_path, stage)
+    assert result["steps"] == 6 and result["comparisons"] == 8 and result["loss"] == loss
+    assert result["held_out"]["pairs"] == 4 and result["held_out"]["accuracy"] == 1.0
+    assert recounted(run).findings == []
+    report = summarise(run.ledger)["preference"]
+    assert report["heldout_accuracy"]["value"] == 1.0 and report["heldout_accuracy"]["n"] == 4
+
+
+async def test_another_batch_than_the_collections_is_found(tmp_path: Path) -> None:
+    _, run = await learned(tmp_path, OFFLINE)
+    rows = run.ledger.all_rows()
+    row = next(each for each in rows["phases"] if each["phase"] == "trained" and each["round"] == 2)
+    row["output"]["batch_sha256"] = "f" * 64
+    run.ledger.all_rows = lambda: rows  # as somebody would have changed them
+    found = [(each.kind, each.where) for each in recounted(run).findings]
+    assert found == [("batch_changed", "preference 2 trained")]
+
+
+def test_a_loss_has_its_reference_and_takes_what_it_takes(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="reference is required: dpo compares with one"):
+        load_recipe(recipe(tmp_path, {"preference": {**OFFLINE, "reference": None}}))
+    simpo = {**OFFLINE["algorithm"], "loss": "simpo", "label_smoothing": 0.1}
+    with pytest.raises(RecipeError, match="label_smoothing must be 0: simpo takes none"):
+        load_recipe(recipe(tmp_path, {"preference": {**OFFLINE, "algorithm": simpo}}))
+
+
+def test_what_recipes_know_of_the_losses_is_what_the_trainer_says() -> None:
+    assert set(PREFERENCE_LOSSES) == set(PreferenceAlgorithm.model_fields["loss"].annotation.__args__)  # type: ignore[union-attr]
+    by = {name: {loss for loss, row in PREFERENCE_LOSSES.items() if getattr(row, name)} for name in
+          ("reference", "mismatched", "smoothed")}  # fmt: skip
+    assert set(PREFERENCE_LOSSES) - by["reference"] == set(REFERENCE_FREE)
+    assert by["mismatched"] == set(MISMATCHED) and by["smoothed"] == set(SMOOTHED)
