@@ -1,6 +1,7 @@
 # Trueline's errands. A first-time user needs python3 (3.10 or newer) with venv, and make:
 #
 #   make demo     aligns the embedded helpdesk model, start to end, and shows what came of it
+#   make demo-dpo, make demo-constitution     the same with feedback from a judge that reads a constitution
 #   make test     every test that takes seconds
 #
 # The first call installs into .venv, which takes minutes and a network; later ones start at once. Torch comes from the
@@ -20,10 +21,14 @@ RUN := $(VENV)/bin/python
 INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check \
 	$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) --constraint constraints.txt
 
-.PHONY: demo test test-slow lint protos bench bench-peer seeds chaos cluster-sim clean
+.PHONY: demo demo-dpo demo-constitution test test-slow lint protos bench bench-peer seeds chaos cluster-sim clean
 
 demo: $(VENV)/installed
 	@$(RUN) -m orchestrator demo $(ARGS)
+
+# The same world by iterative DPO, and by critique, revision and PPO on what a judge prefers.
+demo-dpo demo-constitution: demo-%: $(VENV)/installed
+	@$(RUN) -m orchestrator demo $* $(ARGS)
 
 test: $(VENV)/installed-dev
 	@$(RUN) -m pytest -m "not slow and not gpu" $(ARGS)

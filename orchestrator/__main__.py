@@ -34,7 +34,7 @@ from orchestrator.summary import model_card, summarise
 from orchestrator.verify import verify
 from trueline import CallError
 
-DEMO = REPOSITORY / "recipes" / "helpdesk-ppo.yaml"
+DEMOS = {way: REPOSITORY / "recipes" / f"helpdesk-{way}.yaml" for way in ("ppo", "dpo", "constitution")}
 TOLD = (
     CallError,
     DataError,
@@ -72,6 +72,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="python -m orchestrator", description=__doc__)
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     demo = commands.add_parser("demo", help="the embedded helpdesk world, from nothing to a report")
+    demo.add_argument("way", nargs="?", choices=DEMOS, default="ppo", help="how it learns (default: ppo)")
     demo.add_argument("--seed", type=int, help="the run's seed instead of the recipe's")
     demo.set_defaults(command=demo_command)
     run = commands.add_parser("run", help="run a recipe")
@@ -137,13 +138,14 @@ def parser() -> argparse.ArgumentParser:
 
 def demo_command(options: argparse.Namespace) -> int:
     """A fresh run of the embedded recipe; where there is one already, beside it under the next free name."""
-    directory, count = options.runs / DEMO.stem, 1
+    recipe, count = DEMOS[options.way], 1
+    directory = options.runs / recipe.stem
     while directory.exists():
         count += 1
-        directory = options.runs / f"{DEMO.stem}-{count}"
+        directory = options.runs / f"{recipe.stem}-{count}"
     if count > 1:
         print(f"this run is {directory}: there are earlier ones", file=sys.stderr)
-    return go(directory, new_run(DEMO, directory, [], options.seed, options.ledger), door_of(options))
+    return go(directory, new_run(recipe, directory, [], options.seed, options.ledger), door_of(options))
 
 
 def run_command(options: argparse.Namespace) -> int:

@@ -40,7 +40,9 @@ from orchestrator.stages.collect import run_collect
 from orchestrator.stages.comparisons import run_comparisons
 from orchestrator.stages.evaluate import run_evaluate
 from orchestrator.stages.export import run_export
+from orchestrator.stages.judge_check import run_judge_check
 from orchestrator.stages.preference import run_preference
+from orchestrator.stages.revise import run_revise
 from orchestrator.stages.reward import run_reward
 from orchestrator.stages.supervised import run_supervised
 from orchestrator.whole_files import replaced
@@ -60,6 +62,8 @@ STAGES: dict[str, StageRunner] = {
     "ppo": run_ppo,
     "dpo": run_dpo,
     "preference": run_preference,
+    "revise": run_revise,
+    "judge_check": run_judge_check,
     "evaluate": run_evaluate,
     "assess": run_assess,
     "export": run_export,
@@ -331,8 +335,10 @@ def check_digests(ledger: Ledger, recipe: Recipe, directory: Path) -> None:
 
 
 def data_digests(recipe: Recipe, directory: Path) -> dict[str, str]:
-    """SHA-256 of every data file that a stage reads, by path."""
+    """SHA-256 of every data file that a stage reads, and of the judge's constitution, by path."""
     paths = {str(source_path(data, directory)) for data in data_of(recipe)}
+    if "judge" in recipe.needed_services and recipe.services.judge.constitution is not None:
+        paths.add(recipe.services.judge.constitution)
     return {path: file_sha256(Path(path)) for path in sorted(paths)}
 
 

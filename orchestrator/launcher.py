@@ -94,6 +94,8 @@ def _judge_flags(settings: JudgeSettings) -> list[str]:
         "--requests-per-minute": settings.requests_per_minute,
     }
     flags = [word for flag, value in given.items() if value is not None for word in (flag, str(value))]
+    if settings.model is not None:
+        flags += ["--batch-rows", str(settings.batch_rows)]
     if settings.endpoint is not None:
         flags += ["--logprobs", settings.logprobs, "--requests-at-once", str(settings.requests_at_once)]
     return flags

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from google.protobuf.message import Message
 
+from orchestrator.data import file_sha256
 from orchestrator.whole_files import replaced
 from trueline.v1 import types_pb2
 
@@ -40,6 +41,11 @@ def write_payload(path: Path, message: Message) -> Payload:
     with replaced(path) as file:
         file.write(data)
     return Payload(str(path.resolve()), hashlib.sha256(data).hexdigest(), len(data))
+
+
+def file_payload(path: Path) -> Payload:
+    """A file that lies there already, as a ledger row names it."""
+    return Payload(str(path.resolve()), file_sha256(path), path.stat().st_size)
 
 
 def read_payload(payload: Payload, kind: type[M]) -> M:

@@ -65,6 +65,12 @@ class Recipe(Settings):
                 "services.judge: a stage asks the judge; give addresses, or a constitution and a model or "
                 "an endpoint"
             )
+        made = set(self.models)
+        for name, stage in self.stages.items():
+            model = self.services.judge.model
+            if "judge" in stage.services and model is not None and model not in made:
+                raise ValueError(f"services.judge: stages.{name} asks the judge before {model!r} is made")
+            made.add(getattr(stage, "output", ""))
         return self
 
     _declared: dict[str, Any] = PrivateAttr(default_factory=dict)

@@ -23,7 +23,7 @@ class Settings(BaseModel):
 
 @dataclass(frozen=True)
 class Needs:
-    """The field names an artifact of one of these kinds: "causal", "reward" or "comparisons"."""
+    """The field names an artifact: one of "causal", "reward", "comparisons" and "demonstrations"."""
 
     kinds: tuple[str, ...]
 
@@ -58,6 +58,7 @@ CausalModel = Annotated[Name, Needs(("causal",))]
 RewardModel = Annotated[Name, Needs(("reward",))]
 AnyModel = Annotated[Name, Needs(("causal", "reward"))]
 Comparisons = Annotated[Name, Needs(("comparisons",))]
+Demonstrations = Annotated[Name, Needs(("demonstrations",))]
 Scorer = Annotated[Name, NamesScorer()]
 InputFile = Annotated[str, Field(min_length=1), IsPath("file")]
 HUB = "hf://"
@@ -280,6 +281,8 @@ class JudgeSettings(ReplicatedSettings):
     """Requests under way at the endpoint at most."""
     requests_per_minute: Positive | None = None
     """Requests a minute that begin at the endpoint; null as many as fit."""
+    batch_rows: Count = 16
+    """Questions in one forward pass of a model; with 1 no verdict depends on its neighbours by a bit."""
 
     @model_validator(mode="after")
     def _one_judge(self) -> "JudgeSettings":

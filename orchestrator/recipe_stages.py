@@ -5,6 +5,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from orchestrator.recipe_evaluation import AssessStage, EvaluateStage
+from orchestrator.recipe_judge import JudgeCheckStage, ReviseStage
 from orchestrator.recipe_labels import Label
 from orchestrator.recipe_rounds import DpoStage, PpoStage, PreferenceStage
 from orchestrator.recipe_scorers import MemberSettings
@@ -15,6 +16,7 @@ from orchestrator.recipe_settings import (
     Count,
     CountOrZero,
     Data,
+    Demonstrations,
     Makes,
     Name,
     NotNegative,
@@ -37,7 +39,7 @@ class _Supervised(Settings):
     """The model to start from."""
     output: Annotated[Name, Makes("causal")]
     """The name under which the trained model is published."""
-    data: Data
+    data: Data | None = None
     """Rows of {"messages": [...]} or {"text": "..."}, or of another shape."""
     epochs: Count = 1
     """Passes over the data."""
@@ -58,6 +60,8 @@ class _Supervised(Settings):
     def _step_holds_a_minibatch(self) -> "_Supervised":
         if self.rows_per_step < self.minibatch_size:
             raise ValueError(f"rows_per_step must be at least {self.minibatch_size}, is {self.rows_per_step}")
+        if self.data is None and getattr(self, "demonstrations", None) is None:
+            raise ValueError("data is required")
         return self
 
 
@@ -70,9 +74,11 @@ class PretrainStage(_Supervised):
 
 
 class SftStage(_Supervised):
-    """Supervised fine-tuning on demonstrations."""
+    """Supervised fine-tuning on demonstrations: of files, of a stage, or of both together."""
 
     kind: Literal["sft"]
+    demonstrations: Demonstrations | None = None
+    """Demonstrations that an earlier stage made, such as revisions."""
     loss_on: Literal["all", "assistant", "last"] = "assistant"
     """Which tokens bear loss: the assistant's, those of the last message, or every one."""
 
@@ -212,6 +218,8 @@ Stage = Annotated[
     | PpoStage
     | DpoStage
     | PreferenceStage
+    | ReviseStage
+    | JudgeCheckStage
     | EvaluateStage
     | AssessStage
     | ExportStage,
@@ -227,6 +235,8 @@ STAGE_KINDS: dict[str, type[Settings]] = {
     "ppo": PpoStage,
     "dpo": DpoStage,
     "preference": PreferenceStage,
+    "revise": ReviseStage,
+    "judge_check": JudgeCheckStage,
     "evaluate": EvaluateStage,
     "assess": AssessStage,
     "export": ExportStage,

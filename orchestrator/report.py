@@ -15,6 +15,7 @@ from rich.table import Table
 
 from orchestrator.curves import draw_curves
 from orchestrator.evaluation.tables import evaluation_tables
+from orchestrator.report_constitution import constitution_tables
 from orchestrator.report_feedback import feedback_tables
 from orchestrator.report_tables import (
     TextTable,
@@ -77,7 +78,12 @@ def render_html(report: Mapping[str, Any], picture: bytes) -> str:
         report={"run": None, "recipe_sha256": None, "notes": [], **report},
         subtitle=subtitle(report),
         tiles=tiles(report),
-        tables=[*all_tables(report), *feedback_tables(report), *evaluation_tables(report)],
+        tables=[
+            *all_tables(report),
+            *feedback_tables(report),
+            *constitution_tables(report),
+            *evaluation_tables(report),
+        ],
         settings=settings(report),
         limits=limits(report),
         warnings=over_optimisation(report),
@@ -136,8 +142,8 @@ def print_report(report: Mapping[str, Any], stream: TextIO | None = None) -> Non
     if stream is None and not console.is_terminal:
         console = Console(highlight=False, width=100)
     made = (before_after, outcome, reward_model, preference, labels, throughput)
-    shown_tables = [*(make(shown) for make in made), *evaluation_tables(shown), *feedback_tables(shown)]
-    for table in shown_tables:
+    after = [*evaluation_tables(shown), *feedback_tables(shown), *constitution_tables(shown)]
+    for table in [*(make(shown) for make in made), *after]:
         if table is not None:
             console.print(_rich(table))
             for note in table.notes:

@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from orchestrator.data import DataError, Row, Rows, first_faults
+from orchestrator.data import DataError, Row, Rows, first_faults, read_demonstrations, read_texts
 from orchestrator.recipe import Recipe
 from orchestrator.recipe_settings import DataSettings
+from orchestrator.recipe_stages import PretrainStage, SftStage
 from orchestrator.run import Run
 from orchestrator.whole_files import replaced
 
@@ -27,16 +28,41 @@ def read_rows(
     Rows that were left out are told in the report.
     """
     rows = rows_of(run.directory, read, data)
+    note_left_out(run, data, rows)
+    return rows if limit is None else Rows(rows[:limit])
+
+
+def note_left_out(run: Run, data: str | DataSettings, rows: Rows) -> None:
+    """Tells in the report which rows were left out."""
     if rows.left_out:
         named = "; ".join(first_faults(list(rows.left_out)))
         lines = len({fault.partition(":")[0] for fault in rows.left_out})
         run.ledger.note(f"{name_of(data)}: {lines} rows of the wrong shape were left out: {named}")
-    return rows if limit is None else Rows(rows[:limit])
 
 
 def rows_of(run_directory: Path, read: Callable[..., Rows], data: str | DataSettings) -> Rows:
     """All rows of a stage's data, as the run in that directory reads them."""
     return read(source_path(data, run_directory), shape=shape_of(data), bad_rows=bad_rows_of(data))
+
+
+def supervised_rows(run_directory: Path, settings: PretrainStage | SftStage) -> Rows:
+    """What a supervised stage trains on: the rows of its data, and behind them those that a stage made.
+
+    `left_out` says what could not be used.
+    """
+    read = read_demonstrations if settings.loss_on == "assistant" else read_texts
+    found = rows_of(run_directory, read, settings.data) if settings.data is not None else Rows()
+    rows = Rows(found)
+    rows.left_out = found.left_out
+    made = settings.demonstrations if isinstance(settings, SftStage) else None
+    if made is not None:
+        rows += read(demonstrations_path(run_directory, made))
+    return rows
+
+
+def demonstrations_path(run_directory: Path, name: str) -> Path:
+    """The file of the demonstrations that a stage makes."""
+    return run_directory / "data" / f"{name}.jsonl"
 
 
 def source_path(data: str | DataSettings, run_directory: Path) -> Path:

@@ -30,6 +30,7 @@ def summarise(ledger: Ledger) -> Report:
         "started_at": datetime.fromtimestamp(info["started_at"], timezone.utc).isoformat(timespec="seconds"),
         "seconds_total": sum(stage["seconds"] for stage in stages),
         "stages": [stage_row(stage) for stage in stages],
+        **constitution_parts(stages),
     }
     feedback = feedback_of(ledger)
     if feedback:
@@ -47,6 +48,13 @@ def summarise(ledger: Ledger) -> Report:
             if curve is not None:
                 report["over_optimisation"] = curve
     return report
+
+
+def constitution_parts(stages: list[dict[str, Any]]) -> dict[str, Any]:
+    """What the stages that asked the judge came to, by their kind."""
+    kinds = ("judge_check", "revise")
+    found = {each["kind"]: each["result"] for each in stages if each["kind"] in kinds and each["result"]}
+    return {kind: {k: v for k, v in found[kind].items() if k != "overhead_fraction"} for kind in found}
 
 
 def model_card(ledger: Ledger, version: str) -> dict[str, Any]:

@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.data import DataError, file_sha256, read_demonstrations, read_texts
+from orchestrator.data import DataError, file_sha256
 from orchestrator.ledger import Ledger
 from orchestrator.payloads import message_sha256
 from orchestrator.recipe import Recipe, RecipeError, declared_recipe, load_recipe
 from orchestrator.recipe_rounds import DpoStage, PpoStage, PreferenceStage
 from orchestrator.recipe_stages import PretrainStage, RewardStage, SftStage
 from orchestrator.seeds import derive
-from orchestrator.sources import rows_of
+from orchestrator.sources import supervised_rows
 from orchestrator.stages.preference import preference_batch, preference_steps
 from orchestrator.stages.reward import comparison_batch, reward_steps
 from orchestrator.stages.supervised import sft_batch, steps_of
@@ -108,8 +108,7 @@ def check_batches(rows: Rows, recipe: Recipe, directory: Path) -> Iterator[Findi
     for stage in rows.stages:
         name, settings = stage["stage"], recipe.stages.get(stage["stage"])
         if isinstance(settings, PretrainStage | SftStage):
-            read = read_demonstrations if settings.loss_on == "assistant" else read_texts
-            data = rows_of(directory, read, settings.data)
+            data = supervised_rows(directory, settings)
             steps = steps_of(data, settings.epochs, settings.rows_per_step, derive(recipe.seed, name))
             digests = (message_sha256(sft_batch(step)) for step in steps)
         elif isinstance(settings, RewardStage | PreferenceStage):

@@ -21,7 +21,13 @@ STOPPED_PHASES = {
     "dpo": ("sampled", "labelled", "paired", "rolled_back"),
 }
 # Phases of a finished stage that goes in no rounds.
-STAGE_PHASES = {"collect": ("labelled",), "evaluate": ("before", "after"), "export": ("exported",)}
+STAGE_PHASES = {
+    "collect": ("labelled",),
+    "revise": ("demonstrations",),
+    "judge_check": ("asked",),
+    "evaluate": ("before", "after"),
+    "export": ("exported",),
+}
 TRAINING = tuple(ROUND_PHASES)
 
 

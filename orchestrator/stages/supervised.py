@@ -3,12 +3,11 @@
 import math
 from typing import Any
 
-from orchestrator.data import read_demonstrations, read_texts
 from orchestrator.prompts import conversation
 from orchestrator.recipe_stages import PretrainStage, SftStage
 from orchestrator.run import Run
 from orchestrator.seeds import derive, shuffled
-from orchestrator.sources import read_rows
+from orchestrator.sources import note_left_out, supervised_rows
 from orchestrator.training import TrainingStage, begin_request, settings_message, trained_model
 from trueline.v1 import trainer_pb2
 
@@ -17,8 +16,9 @@ Row = dict[str, Any]
 
 async def run_supervised(run: Run, name: str, settings: PretrainStage | SftStage) -> dict[str, Any]:
     """Trains on every row `epochs` times, one call to the trainer per `rows_per_step` rows."""
-    read = read_demonstrations if settings.loss_on == "assistant" else read_texts
-    rows = read_rows(run, read, settings.data)
+    rows = supervised_rows(run.directory, settings)
+    if settings.data is not None:
+        note_left_out(run, settings.data, rows)
     steps = steps_of(rows, settings.epochs, settings.rows_per_step, derive(run.recipe.seed, name))
 
     def request(number: int) -> trainer_pb2.SftStepRequest:

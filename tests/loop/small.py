@@ -47,7 +47,24 @@ SMALL_DPO = (
     "stages.dpo.checkpoint_every=2",
     "stages.dpo.algorithm.minibatch_size=16",
 )
-OF = {"ppo": SMALL_PPO, "dpo": SMALL_DPO}
+PREPARE_JUDGE = [*PREPARE, "--judge", "200", "--context", "256"]
+SMALL_CONSTITUTION = (
+    *SMALL_PPO,
+    f"prepare.command={json.dumps(PREPARE_JUDGE)}",
+    "stages.judge.rows_per_step=100",
+    "stages.judge-check.limit=40",
+    "stages.revise.prompt_limit=24",
+    "stages.revise.prompts_per_chunk=8",
+    "stages.revised.rows_per_step=16",
+    "stages.revised.minibatch_size=8",
+    "stages.collect.prompt_limit=16",
+    "stages.collect.max_missing_share=1.0",  # its responses may be empty
+    "stages.collect.max_missing_share=1.0",  # responses of a model that small may be empty
+    "stages.collect.label.disagreement_tolerance=1.0",
+    "stages.collect.label.tie_band=0.0",
+    "stages.ppo.rounds=2",
+)
+OF = {"constitution": SMALL_CONSTITUTION, "ppo": SMALL_PPO, "dpo": SMALL_DPO}
 
 
 def start(*words: str, runs: Path) -> "subprocess.Popen[str]":
@@ -62,7 +79,7 @@ def start(*words: str, runs: Path) -> "subprocess.Popen[str]":
 
 
 def start_small(runs: Path, name: str, *overrides: str, by: str = "ppo") -> "subprocess.Popen[str]":
-    """The small helpdesk run, `by` PPO or DPO."""
+    """The small helpdesk run, `by` one of OF."""
     sets = [word for override in (*SMALL, *OF[by], *overrides) for word in ("--set", override)]
     recipe = str(REPOSITORY / "recipes" / f"helpdesk-{by}.yaml")
     return start("run", recipe, "--name", name, *sets, runs=runs)
