@@ -28,8 +28,9 @@ QUICK = (
     "stages.collect.prompt_limit=32", "stages.reward.rows_per_step=16", "stages.reward.minibatch_size=8",
     "stages.reward.normalisation.samples=16", "stages.ppo.rounds=24", "stages.ppo.prompts_per_round=16",
     "stages.ppo.prompts_per_chunk=8", "stages.ppo.gold_every=4", "stages.ppo.gold_limit=8",
-    "stages.ppo.checkpoint_every=2", "stages.ppo.algorithm.kl_budget_soft=0", "stages.ppo.algorithm.kl_budget_hard=0",
-    "stages.evaluate.prompt_limit=16",
+    "stages.ppo.checkpoint_every=2", "stages.evaluate.prompt_limit=16",
+    # So small a world drifts far, and no round may be rolled back for that.
+    "stages.ppo.algorithm.kl_budget_soft=0.0", "stages.ppo.algorithm.kl_budget_hard=0.0",
 )  # fmt: skip
 QUICK_WORLD = ("--logs=256", "--demonstrations=256", "--prompts=40", "--heldout=64")
 SECONDS, QUICK_SECONDS = 3000.0, 1200.0
