@@ -1,7 +1,7 @@
 """A run's comparisons as files that others read, and what is odd about them.
 
     plain    {"prompt_id": ..., "messages" | "text": ..., "chosen", "rejected", "probability", "source", ...}
-    trl      {"prompt": text or messages, "chosen", "rejected"}, conversational where the prompt is messages
+    trl      {"prompt": text or messages, "chosen", "rejected", ...}, conversational where that is messages
     hh       {"chosen": "\\n\\nHuman: ...\\n\\nAssistant: ...", "rejected": "..."}
 
 One line for each pair; `plain` alone keeps all that the ledger knows of it.
@@ -11,6 +11,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from orchestrator.shapes import DETAILS
 
 Row = dict[str, Any]
 SPEAKERS = {"user": "Human", "assistant": "Assistant"}
@@ -37,8 +39,10 @@ def exported(rows: Sequence[Row], shape: str) -> Iterator[Row]:
     """Every pair of a collection in another shape. NoShape names the prompt that does not fit into it."""
     write = SHAPES[shape]
     for row in rows:
-        for first, second, probability in row["preferences"]:
-            yield write(row, row["responses"][int(first)], row["responses"][int(second)], probability)
+        details = row.get("details") or [{}] * len(row["preferences"])
+        for (first, second, probability), known in zip(row["preferences"], details, strict=True):
+            pair = write(row, row["responses"][int(first)], row["responses"][int(second)], probability)
+            yield {**pair, **{key: value for key, value in known.items() if key in KEPT[shape]}}
 
 
 def _plain(row: Row, chosen: str, rejected: str, probability: float) -> Row:
@@ -70,6 +74,10 @@ def _hh(row: Row, chosen: str, rejected: str, probability: float) -> Row:
 
 
 SHAPES: dict[str, Callable[[Row, str, str, float], Row]] = {"plain": _plain, "trl": _trl, "hh": _hh}
+
+# What a shape keeps of a comparison's details.
+NUMBERS = ("margin", "score_chosen", "score_rejected")
+KEPT: dict[str, tuple[str, ...]] = {"plain": ("source", *DETAILS), "trl": NUMBERS, "hh": ()}
 
 
 def oddities(rows: Sequence[Row]) -> Iterator[Oddity]:

@@ -12,12 +12,14 @@ Other shapes are turned into these first (orchestrator/shapes.py); other keys ar
 import gzip
 import hashlib
 import json
+import math
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
 from orchestrator.shapes import (
+    DETAILS,
     ShapeFault,
     comparison_row,
     demonstration_row,
@@ -108,6 +110,7 @@ def read_comparisons(path: Path, limit: int | None = None, shape: str = "plain",
         yield from _content_faults(row)
         yield from _ending_faults(row)
         yield from _ranking_faults(row) if "ranking" in row else _answer_faults(row)
+        yield from _detail_faults(row)
         if "prompt_id" in row:
             prompt = prompt_part(row)
             first, known = seen.setdefault(str(row["prompt_id"]), (line, prompt))
@@ -239,6 +242,20 @@ def _ranking_faults(row: Row) -> Iterator[str]:
         yield "responses: two are the same text, so neither is better"
     elif not isinstance(ranking, list) or sorted(map(str, ranking)) != sorted(map(str, range(len(texts)))):
         yield f"ranking: must name each of 0 to {len(texts) - 1} once, the best first"
+
+
+def _detail_faults(row: Row) -> Iterator[str]:
+    """Who compared is text; by how much, and what each response was given, are numbers."""
+    for key in DETAILS:
+        value = row.get(key)
+        if key == "annotator" and value is not None and not isinstance(value, str):
+            yield f"annotator: must be text, is {value!r}"
+        if key != "annotator" and value is not None and not _is_finite(value):
+            yield f"{key}: must be a number, is {value!r}"
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _answer_faults(row: Row) -> Iterator[str]:

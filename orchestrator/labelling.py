@@ -53,6 +53,8 @@ class Outcome:
     reason: str = ""
     message: str = ""
     source: str = ""
+    annotator: str | None = None
+    margin: float | None = None  # where scores decided: the first's less the second's
 
     @property
     def failed(self) -> bool:
@@ -94,8 +96,8 @@ async def serve_labellers(run: Run, label: Label) -> None:
 
 def _outcome(row: Row) -> Outcome:
     if row["probability"] is None:
-        return Outcome(None, row["reason"] or "", row["message"] or "", row["source"])
-    return Outcome(row["probability"], source=row["source"])
+        return Outcome(None, row["reason"] or "", row["message"] or "", row["source"], row["annotator"])
+    return Outcome(row["probability"], source=row["source"], annotator=row["annotator"])
 
 
 async def _simulated(run: Run, pairs: Sequence[Pair], label: SimulatedLabel, seed: int) -> list[Outcome]:
@@ -108,7 +110,7 @@ async def _simulated(run: Run, pairs: Sequence[Pair], label: SimulatedLabel, see
             continue
         draw = random.Random(derive(seed, "label", *pair.key)).random()
         first_wins = draw < sigmoid(label.scale * (first - second))
-        outcomes.append(Outcome(1.0 if first_wins else 0.0, source=source))
+        outcomes.append(Outcome(1.0 if first_wins else 0.0, source=source, margin=first - second))
     return outcomes
 
 
@@ -125,7 +127,7 @@ def by_scores(first: float | None, second: float | None, label: ScorerLabel) -> 
         return Outcome(None, "unscored", f"{label.scorer} gave no score", source)
     if abs(first - second) <= label.min_margin:
         return Outcome(None, "tie", "the scores are too near each other", source)
-    return Outcome(float(first > second), source=source)
+    return Outcome(float(first > second), source=source, margin=first - second)
 
 
 async def _scores(

@@ -2,7 +2,7 @@
 
 import sqlalchemy as sa
 
-REVISION = "0003"  # of the newest migration; a ledger of a revision that is not known is refused
+REVISION = "0004"  # of the newest migration; a ledger of a revision that is not known is refused
 
 metadata = sa.MetaData()
 
@@ -103,6 +103,10 @@ comparisons = sa.Table(
     sa.Column("source", sa.String, nullable=False),
     sa.Column("held_out", sa.Boolean, nullable=False),
     sa.Column("policy_version", sa.JSON, nullable=False),
+    # Responses by place, best first, as they were ranked; their pairs are among the preferences.
+    sa.Column("rankings", sa.JSON(none_as_null=True)),
+    # By preference, what is known of it: {"source", "annotator", "margin", "score_chosen", "score_rejected"}.
+    sa.Column("details", sa.JSON(none_as_null=True)),
 )
 labels = sa.Table(
     "labels",

@@ -16,6 +16,8 @@ Row = dict[str, Any]
 
 TURN = re.compile(r"\n\n(Human|Assistant):")
 SPEAKERS = {"Human": "user", "Assistant": "assistant"}
+# What a row may say of its comparison besides: who made it, by how much, and what each response was given.
+DETAILS = ("annotator", "margin", "score_chosen", "score_rejected")
 LAST_TURN = "\n\nAssistant:"
 
 
@@ -80,7 +82,7 @@ def comparison_row(row: Row, line: int, shape: str) -> Row:
     """A prompt, the better response and the worse one."""
     if shape == "plain":
         return row
-    named = {"prompt_id": row["prompt_id"]} if "prompt_id" in row else {}
+    named = {key: row[key] for key in ("prompt_id", "probability", *DETAILS) if key in row}
     return {**named, **(_trl_comparison(row) if shape == "trl" else _hh_comparison(row, shape == "hh-text"))}
 
 

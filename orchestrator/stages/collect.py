@@ -121,20 +121,31 @@ def compare(
 
     {"prompt_id": "p7", "responses": ["a", "b"], "preferences": [[1, 0, 0.9]], ...}    b beats a, by 0.9
     """
-    name, preferences, sources = row["prompt_id"], [], set[str]()
+    name, preferences, details = row["prompt_id"], [], []
     for first, second in combinations(range(len(rollouts)), 2):
         outcome = labelled.get((name, first, second))
         if outcome is None or outcome.probability is None:
             continue
         chance = outcome.probability
         preferences.append([first, second, chance] if chance >= 0.5 else [second, first, 1 - chance])
-        sources.add(outcome.source)
+        details.append(details_of(outcome))
     version = rollouts[0].policy_version
     return {
         "prompt_id": name,
         "prompt": prompt_part(row),
         "responses": [each.response_text for each in rollouts],
         "preferences": preferences,
-        "source": "+".join(sorted(sources)),
+        "details": details,
+        "source": "+".join(sorted({each["source"] for each in details})),
         "policy_version": {"model": version.model, "number": version.number, "sha256": version.sha256},
     }
+
+
+def details_of(outcome: Outcome) -> dict[str, Any]:
+    """Who labelled, and by how much the winner's score is above the other's; noise may make that negative."""
+    told: dict[str, Any] = {"source": outcome.source}
+    if outcome.annotator is not None:
+        told["annotator"] = outcome.annotator
+    if outcome.margin is not None and outcome.probability is not None:
+        told["margin"] = outcome.margin if outcome.probability >= 0.5 else -outcome.margin
+    return told

@@ -10,7 +10,7 @@ from orchestrator.data import Rows, read_comparisons
 from orchestrator.recipe_stages import ComparisonsStage
 from orchestrator.run import Run, RunError
 from orchestrator.seeds import derive, shuffled
-from orchestrator.shapes import opening, prompt_part
+from orchestrator.shapes import DETAILS, opening, prompt_part
 from orchestrator.sources import read_rows
 
 Row = dict[str, Any]
@@ -74,13 +74,20 @@ def prompt_id(row: Row) -> str:
 
 
 def _group(name: str, rows: list[Row], seed: int) -> Row:
-    compared = [pair for row in rows for pair in _pairs(row)]
+    compared = [(*pair, row) for row in rows for pair in _pairs(row)]
     texts = list(dict.fromkeys(text for pair in compared for text in pair[:2]))
     responses = [texts[index] for index in shuffled(len(texts), seed)]
     places = {text: index for index, text in enumerate(responses)}
-    preferences = [[places[chosen], places[rejected], chance] for chosen, rejected, chance in compared]
-    prompt = prompt_part(rows[0])
-    return {"prompt_id": name, "prompt": prompt, "responses": responses, "preferences": preferences}
+    return {
+        "prompt_id": name,
+        "prompt": prompt_part(rows[0]),
+        "responses": responses,
+        "preferences": [[places[better], places[worse], chance] for better, worse, chance, _ in compared],
+        "rankings": [
+            [places[row["responses"][int(i)]] for i in row["ranking"]] for row in rows if "ranking" in row
+        ],
+        "details": [{key: row[key] for key in DETAILS if row.get(key) is not None} for *_, row in compared],
+    }
 
 
 def _pairs(row: Row) -> list[tuple[str, str, float]]:

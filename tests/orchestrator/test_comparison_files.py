@@ -68,6 +68,23 @@ def test_a_ranking_is_kept_whole_and_compares_every_pair(tmp_path: Path) -> None
     assert result["comparisons"] == 3 and sorted(row["responses"]) == ["x", "y", "z"]
     beaten = [(row["responses"][i], row["responses"][j]) for i, j, _ in row["preferences"]]
     assert beaten == [("z", "x"), ("z", "y"), ("x", "y")]
+    assert [[row["responses"][i] for i in each] for each in row["rankings"]] == [["z", "x", "y"]]
+
+
+@pytest.mark.parametrize("shape", ["plain", "trl"])
+def test_annotator_scores_and_margin_are_kept_and_exported(tmp_path: Path, shape: str) -> None:
+    """Each beside its own pair; TRL's own columns have room for the numbers alone."""
+    prompt = {"text": "a"} if shape == "plain" else {"prompt": "a"}
+    numbers = {"margin": 1.5, "score_chosen": 4, "score_rejected": 2.5}
+    given = [
+        {**prompt, "chosen": "x", "rejected": "y", "annotator": "ann", **numbers},
+        {**prompt, "chosen": "z", "rejected": "y"},
+    ]
+    _, (row,) = imported(begun(tmp_path, written(tmp_path, given), held_out_share=0.0))
+    assert row["details"] == [{"annotator": "ann", **numbers}, {}] and row["rankings"] == []
+    first, second = exported([row], shape)
+    assert {key: first[key] for key in numbers} == numbers and not set(second) & set(numbers)
+    assert ("annotator" in first) == (shape == "plain")
 
 
 @pytest.mark.parametrize(
@@ -77,6 +94,8 @@ def test_a_ranking_is_kept_whole_and_compares_every_pair(tmp_path: Path) -> None
         ({"text": "a", "responses": ["x", "x"], "ranking": [0, 1]}, "the same text"),
         ({"text": "a", "responses": ["x", "y"], "ranking": [0, 0]}, "each of 0 to 1 once"),
         ({"text": "a", "chosen": "x", "rejected": "y", "probability": 1.5}, "from 0 to 1"),
+        ({"text": "a", "chosen": "x", "rejected": "y", "margin": "wide"}, "margin: must be a number"),
+        ({"text": "a", "chosen": "x", "rejected": "y", "annotator": 7}, "annotator: must be text"),
         ({"chosen": "x", "rejected": "y", "text": " "}, "not empty"),
     ],
 )

@@ -94,10 +94,13 @@ def test_equal_texts_and_missing_labels_make_no_comparison() -> None:
     labelled = {
         ("p0", 0, 1): Outcome(None, "orders_disagree", source="judge"),
         ("p0", 0, 2): Outcome(0.25, source="judge"),
-        ("p0", 1, 2): Outcome(1.0, source="person"),
+        ("p0", 1, 2): Outcome(1.0, source="person", annotator="ann"),
     }
     kept = compare(row(0), answers, labelled)
     assert kept["preferences"] == [[2, 0, 0.75], [1, 2, 1.0]] and kept["source"] == "judge+person"
+    assert kept["details"] == [{"source": "judge"}, {"source": "person", "annotator": "ann"}]
+    noisy = {("p0", 0, 1): Outcome(0.0, source="simulated:gold", margin=0.5)}
+    assert compare(row(0), answers, noisy)["details"] == [{"source": "simulated:gold", "margin": -0.5}]
 
 
 def test_sigmoid_does_not_overflow() -> None:

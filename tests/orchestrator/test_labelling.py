@@ -112,7 +112,7 @@ async def test_a_share_goes_to_people_and_the_run_waits_for_them(tmp_path: Path)
         outcomes = await label_pairs(run, "collect", 1, pairs(20), settings, seed=3)
     by_person = [each for each in outcomes if each.source == "person"]
     assert [each.probability for each in by_person] == [0.0] * (len(waiting) - 1) + [None]
-    assert by_person[-1] == Outcome(None, "skipped", "", "person") and not by_person[-1].failed
+    assert by_person[-1] == Outcome(None, "skipped", "", "person", "ann") and not by_person[-1].failed
 
 
 async def test_people_alone_need_no_judge(tmp_path: Path) -> None:

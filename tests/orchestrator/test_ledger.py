@@ -33,6 +33,10 @@ COMPARISON = {
     "prompt_id": "p1", "prompt": {"text": "hello"}, "responses": ["a", "b"], "preferences": [[0, 1, 1.0]],
     "source": "simulated:gold", "held_out": False, "policy_version": {},
 }  # fmt: skip
+LABEL = {
+    "item": "p1/0-1", "source": "judge", "prompt": {"text": "hello"}, "first": "a", "second": "b",
+    "probability": 0.9,
+}  # fmt: skip
 
 
 def test_a_run_is_created_once(ledger: Ledger, open_ledger: Open) -> None:
@@ -78,6 +82,9 @@ def test_every_write_is_fenced(ledger: Ledger, open_ledger: Open) -> None:
         lambda: ledger.add_checkpoint("ppo", 1, "/c1", "abc"),
         lambda: ledger.remove_checkpoint("ppo", 1),
         lambda: ledger.add_comparisons("c", [COMPARISON]),
+        lambda: ledger.add_labels("collect", 1, [LABEL]),
+        lambda: ledger.answer_label("collect", 1, "p1/0-1", "ann", probability=1.0),
+        lambda: ledger.set_aside("collect", 1, ["p1/0-1"]),
     ]
     for write in writes:
         with pytest.raises(LostLease):
@@ -151,6 +158,20 @@ def test_the_model_published_last_is_found_though_the_clock_went_back(
         monkeypatch.setattr("time.time", lambda now=clock: now)
         ledger.add_version(model, 1, model, "/v", "stage", 1)
     assert ledger.newest_model() == "policy"
+
+
+def test_a_label_is_kept_once_and_no_other_pair_takes_its_name(ledger: Ledger) -> None:
+    ledger.add_labels("collect", 1, [LABEL])
+    ledger.add_labels("collect", 1, [{**LABEL, "probability": 0.1}, {**LABEL, "item": "p2/0-1"}])
+    assert [each["probability"] for each in ledger.labels_of("collect", 1)] == [0.9, 0.9]
+    with pytest.raises(LedgerError, match="another pair named 'p1/0-1'"):
+        ledger.add_labels("collect", 1, [{**LABEL, "item": "p3/0-1"}, {**LABEL, "first": "c"}])
+    assert len(ledger.all_labels()) == 2, "all of a call or nothing"
+    for tries in (1, 2):
+        ledger.set_aside("collect", 1, ["p1/0-1"])
+        names = [each["item"] for each in ledger.labels_of("collect", 1)]
+        assert f"aside-{tries}:p1/0-1" in names and "p1/0-1" not in names and "p2/0-1" in names
+        ledger.add_labels("collect", 1, [LABEL])
 
 
 def test_a_collection_of_comparisons_is_kept_whole_or_not_at_all(ledger: Ledger) -> None:
