@@ -28,8 +28,8 @@ class Evaluated(SampledSettings):
     """The model to compare with."""
     after: CausalModel
     """The model that was aligned."""
-    reference: CausalModel
-    """The model from which the sequence KL is measured."""
+    reference: CausalModel | None = None
+    """The model from which the sequence KL is measured; null measures none."""
     prompts: Data
     """Held-out prompts, none of which any stage trained on."""
     prompt_limit: Count | None = None
@@ -54,6 +54,8 @@ class EvaluateStage(Evaluated):
     services: ClassVar[frozenset[str]] = frozenset({"policy", "reference", "reward"})
 
     kind: Literal["evaluate"]
+    reference: CausalModel
+    """The model from which the sequence KL is measured."""
 
 
 class BestOfN(Settings):
@@ -111,7 +113,8 @@ class AssessStage(Evaluated):
 
     @property
     def services(self) -> frozenset[str]:
-        """Who samples and measures KL, and whoever decides."""
+        """Who samples, who measures KL, and whoever decides."""
         scorers = (self.gold_scorer, self.best_scorer, self.proxy_scorer, *self.ceilings.values())
         scoring = {"reward"} if any(scorers) else set()
-        return frozenset({"policy", "reference"} | scoring | ({"judge"} if self.judge else set()))
+        found = {"policy"} | scoring | ({"judge"} if self.judge else set())
+        return frozenset(found | ({"reference"} if self.reference else set()))

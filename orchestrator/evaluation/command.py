@@ -27,7 +27,7 @@ def add_evaluate(commands: Any) -> argparse.ArgumentParser:
     models = sub.add_argument_group("models: NAME or NAME@NUMBER of the run, a directory, hf://OWNER/NAME")
     models.add_argument("--before", metavar="MODEL", help="the model to compare with")
     models.add_argument("--after", metavar="MODEL", help="the model that was aligned")
-    models.add_argument("--reference", metavar="MODEL", help="from which the KL is measured (else before)")
+    models.add_argument("--reference", metavar="MODEL", help="of the KL (else before); none measures none")
     _add_prompts(sub.add_argument_group("prompts and sampling"))
     _add_scoring(sub.add_argument_group("who decides"))
     _add_judge(sub.add_argument_group("the judge"))

@@ -13,12 +13,20 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.data import file_sha256, read_prompts
-from orchestrator.drive import checked_name, new_run, open_run, recorded_recipe, same_run
+from orchestrator.drive import checked_name, new_run, open_run, same_run
 from orchestrator.evaluation.probes import read_probes
-from orchestrator.evaluation.subjects import EvaluationError, Origin, as_name, subject, two_subjects
+from orchestrator.evaluation.subjects import (
+    EvaluationError,
+    Origin,
+    as_name,
+    same_tokenizer,
+    subject,
+    two_subjects,
+)
 from orchestrator.launcher import REPOSITORY
 from orchestrator.ledger import Ledger, sqlite_url
 from orchestrator.ledger_place import holds_run
+from orchestrator.recipe import load_recipe
 from orchestrator.recipe_evaluation import BestOfN, DiversitySettings, Evaluated
 from orchestrator.recipe_settings import DataSettings
 
@@ -50,7 +58,9 @@ def origin_of(options: Namespace) -> Origin | None:
         return None
     directory = options.runs / checked_name(options.run)
     ledger = open_run(directory, options.ledger)
-    return Origin(ledger, recorded_recipe(directory, ledger))
+    # As it lies there, and not only where it is what the run began with: a newer version of this program may
+    # have added settings, which are no reason against a look at what the run made.
+    return Origin(ledger, load_recipe(directory / "recipe.yaml", run_dir=directory))
 
 
 def recipe_of(options: Namespace, origin: Origin | None) -> Values:
@@ -59,12 +69,15 @@ def recipe_of(options: Namespace, origin: Origin | None) -> Values:
     names = [_required(options, stage, name) for name in ("before", "after")]
     before, after = two_subjects(names[0], names[1], origin)
     models = {each.name: each.place for each in (before, after)}
+    told: Values = {"kind": STAGE, "before": before.name, "after": after.name}
     asked = options.reference or (stage.reference if stage else None)
-    reference = before if asked is None else subject(asked, origin)
-    models.setdefault(reference.name, reference.place)
-    told: Values = {"kind": STAGE, "before": before.name, "after": after.name, "reference": reference.name}
+    reference = before if asked in (None, "none") else subject(asked, origin)
     told |= {"prompts": prompts_of(options, stage, origin), "prompt_limit": options.prompt_limit}
     told |= {"sampling": sampling_of(options, stage), "examples": options.examples}
+    plain = told["sampling"].get("top_p", 1.0) == 1.0 and not told["sampling"].get("top_k")
+    if asked != "none" and plain and same_tokenizer(reference.place, after.place):
+        models.setdefault(reference.name, reference.place)
+        told["reference"] = reference.name
     told |= {"too_long": options.too_long or (stage.too_long if stage else "refuse")}
     told |= {"probes": dict(probe_files(options.probes)), "probe_tokens": options.probe_tokens}
     told |= scorers_of(options, stage)

@@ -14,6 +14,8 @@ from orchestrator.stages.evaluate import Measured, before_and_after, measure
 
 async def run_assess(run: Run, name: str, settings: AssessStage) -> dict[str, Any]:
     """Every part that the recipe asks for; each is durable, so that a resume goes on behind it."""
+    if settings.reference is None:
+        run.ledger.note("no sequence KL: no reference of the same tokenizer whose own samples these would be")
     found = await measure(run, name, settings)
     result = before_and_after(settings, found)
     for role, model in (("before", settings.before), ("after", settings.after)):

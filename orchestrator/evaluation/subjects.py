@@ -83,6 +83,12 @@ def two_subjects(before: str, after: str, origin: Origin | None) -> tuple[Subjec
     return first, second
 
 
+def same_tokenizer(first: str, second: str) -> bool:
+    """False where two directories have tokenizers that differ: one's tokens mean nothing to the other."""
+    files = [Path(place) / "tokenizer.json" for place in (first, second)]
+    return not all(path.is_file() for path in files) or file_sha256(files[0]) == file_sha256(files[1])
+
+
 def same_weights(first: Path, second: Path) -> bool:
     """True where two directories hold the same weight files, byte for byte. Sizes are looked at first."""
     files = [

@@ -48,7 +48,7 @@ async def measure(run: Run, name: str, settings: Evaluated) -> Measured:
         }.items()
         if scorer is not None
     }
-    reference = await run.serve_reference(settings.reference)
+    reference = await run.serve_reference(settings.reference) if settings.reference else None
     await run.serve_scorers(*scorers.values())
     before = await run.serve_policy(settings.before)
     prompts = await fitting_prompts(run, name, "prompts", prompts, settings, before)
@@ -71,7 +71,7 @@ def before_and_after(settings: Evaluated, found: Measured) -> dict[str, Any]:
             for role in ("before", "after")
         },
         **against_gold(settings, found.scored),
-        "sequence_kl": sequence_kl(found.sampled["after"]),
+        "sequence_kl": sequence_kl(found.sampled["after"]) if settings.reference else {},
         "examples": examples(settings.examples, found.prompts, found.sampled, found.scored),
     }
 
@@ -83,7 +83,7 @@ async def sample(
     model: str,
     settings: Evaluated,
     prompts: list[Row],
-    reference: types_pb2.ModelVersion,
+    reference: types_pb2.ModelVersion | None,
 ) -> list[types_pb2.Rollout]:
     """One sample per prompt, with log-probs under the reference; durable as one payload."""
 
@@ -94,7 +94,8 @@ async def sample(
 
         async def fill(index: int, rows: Sequence[Row]) -> list[types_pb2.Rollout]:
             rollouts = await sampler.chunk(index, [Asked(row) for row in rows], 1, policy)
-            await reference_logprobs(run, rollouts, reference)
+            if reference is not None:
+                await reference_logprobs(run, rollouts, reference)
             return rollouts
 
         chunks = cut(prompts, settings.prompts_per_chunk)

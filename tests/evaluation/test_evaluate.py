@@ -120,7 +120,7 @@ async def test_two_directories_through_services_at_addresses_with_all_that_can_b
 
 
 async def test_a_stopped_evaluation_goes_on_and_a_changed_question_is_another(tmp_path: Path) -> None:
-    words = words_of(tmp_path, "--diversity-samples", "0")
+    words = words_of(tmp_path, "--diversity-samples", "0", "--reference", "none")
     async with services(tmp_path) as addresses:
         first, ledger = evaluation(parser().parse_args([*words, *addresses[:6]]))
         task = asyncio.create_task(drive(first, ledger, PlainProgress(sys.stderr)))
@@ -132,6 +132,7 @@ async def test_a_stopped_evaluation_goes_on_and_a_changed_question_is_another(tm
         directory, report = await evaluated([*words, *addresses[:6]])
         assert directory == first and ledger.phase("assess", 1, "before") == kept
         assert "judge" not in report["evaluation"]["pairs"] and report["evaluation"]["probes"] == {}
+        assert report["evaluation"]["sequence_kl"] == {} and "no sequence KL" in str(report["notes"])
         other, _ = await evaluated([*words, *addresses[:6], "--seed", "1"])
     assert other != first
 
@@ -168,6 +169,16 @@ def test_a_wrong_word_is_one_clear_line_and_begins_nothing(
     error = capsys.readouterr().err
     assert said in error and "Traceback" not in error
     assert not (tmp_path / "runs").exists()
+
+
+def test_no_kl_is_asked_for_where_it_would_be_none(tmp_path: Path) -> None:
+    words = words_of(tmp_path)
+    _, ledger = evaluation(parser().parse_args(words))
+    assert ledger.info()["recipe"]["stages"]["assess"]["reference"] == "one"
+    tokenizer = tmp_path / "two" / "tokenizer.json"
+    tokenizer.write_text(tokenizer.read_text() + "\n")
+    _, ledger = evaluation(parser().parse_args(words))
+    assert ledger.info()["recipe"]["stages"]["assess"]["reference"] is None
 
 
 def test_versions_of_a_run_are_named_and_wrong_ones_are_told(
