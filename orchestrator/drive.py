@@ -136,19 +136,23 @@ async def drive(directory: Path, ledger: Ledger, progress: Progress, page: Metri
 
     False when somebody asked the run to stop. On a page the run's numbers are shown.
     """
-    with only_one(directory):
-        return await drive_alone(directory, ledger, progress, page)
+    stopping = asyncio.Event()
+    with only_one(directory), stop_on_signals(stopping):
+        return await drive_alone(directory, ledger, progress, stopping, page)
 
 
 async def drive_alone(
-    directory: Path, ledger: Ledger, progress: Progress, page: MetricsPage | None = None
+    directory: Path,
+    ledger: Ledger,
+    progress: Progress,
+    stopping: asyncio.Event,
+    page: MetricsPage | None = None,
 ) -> bool:
-    """As drive, where nobody else on this machine drives the run."""
+    """As drive, where nobody else on this machine drives the run; `stopping` asks it to stop."""
     recipe = recorded_recipe(directory, ledger)
     ledger.take_lease()
     Retainer(ledger, directory, recipe.retention).sweep(local_writers=not recipe.services.trainer.addresses)
-    stopping = asyncio.Event()
-    with stop_on_signals(stopping), call_context(run=ledger.run):
+    with call_context(run=ledger.run):
         try:
             await prepare(recipe, directory, stopping)
         except Stopped:
