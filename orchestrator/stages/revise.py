@@ -8,6 +8,7 @@ the responses, `critique-1-0` and `revision-1-0` the judge's replies of the firs
 principle, judge and constitution. What a resume finds there is not asked again.
 """
 
+import asyncio
 import json
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
@@ -104,6 +105,8 @@ class Revising:
         self.run, self.name, self.settings = run, name, settings
         self.seed = derive(run.recipe.seed, name)
         self.done = 0
+        # A call that waits at the judge behind many others would miss its deadline there.
+        self.free = asyncio.Semaphore(2 * max(1, run.peers.count("judge")))
 
     async def everything(self) -> list[Revised]:
         """Every response and what became of it, in the order of the prompts."""
@@ -206,7 +209,9 @@ class Revising:
             return kind()
 
         async def produce() -> dict[str, Any]:
-            reply = await self.run.ask("judge", ask)
+            async with self.free:
+                self.run.may_stop(f"{self.name} {phase}")
+                reply = await self.run.ask("judge", ask)
             self.run.time.computed(reply.timing)
             return write_payload(rollouts_path(self.run, self.name, 1) / f"{phase}.pb", reply).as_row()
 

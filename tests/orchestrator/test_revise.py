@@ -164,3 +164,22 @@ async def test_an_sft_stage_trains_on_what_was_revised_behind_its_own_data(tmp_p
         both = supervised_rows(run.directory, SftStage(**stage, data=str(data)))
     assert [row["prompt_id"] for row in alone] == [f"p{n}" for n in range(PROMPTS)]
     assert both[0] == {"text": "own"} and both[1:] == list(alone)
+
+
+async def test_the_judge_is_asked_about_two_chunks_at_once_and_no_more(tmp_path: Path) -> None:
+    """More would wait at the judge, and their deadlines with them."""
+    async with revising_run(tmp_path, critic) as (run, _):
+        ask, under_way, most = run.ask, 0, 0
+
+        async def counted(service: str, call: Any) -> Any:
+            nonlocal under_way, most
+            under_way += service == "judge"
+            most = max(most, under_way)
+            try:
+                return await ask(service, call)
+            finally:
+                under_way -= service == "judge"
+
+        run.ask = counted  # type: ignore[method-assign]
+        await run_revise(run, "revise", settings(tmp_path, prompts_per_chunk=1))
+    assert most == 2
