@@ -104,9 +104,7 @@ def of_stage(ledger: Ledger, stage: str) -> dict[str, Any]:
     measured = ledger.all_phases(stage, "measured")
     peak = max(measured, key=lambda number: (measured[number]["gold"], -number))
     last = measured[max(measured)]
-    fell = peak_and_fall(
-        {n: Measured(each["gold_scores"], each["proxy_scores"]) for n, each in measured.items()}
-    )
+    fell = peak_and_fall({n: Measured.of_phase(each) for n, each in measured.items()})
     return {
         "peak_round": peak,
         "gold_peak": round(measured[peak]["gold"], 3),

@@ -24,6 +24,12 @@ class Measured:
     gold: Numbers
     proxy: Numbers
 
+    @classmethod
+    def of_phase(cls, output: Mapping[str, Any]) -> "Measured":
+        """From the ledger; rounds whose labels come from a judge have no proxy."""
+        gold = output["gold_scores"]
+        return cls(gold, output.get("proxy_scores", [None] * len(gold)))
+
 
 @dataclass(frozen=True)
 class PeakAndFall:

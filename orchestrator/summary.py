@@ -112,7 +112,7 @@ def policy_rounds(ledger: Ledger, stage: str) -> dict[str, Any]:
         ],
     }
     measured = {
-        number: Measured(output["gold_scores"], output["proxy_scores"])
+        number: Measured.of_phase(output)
         for number, output in ledger.all_phases(stage, "measured").items()
         if "proxy_scores" in output
     }

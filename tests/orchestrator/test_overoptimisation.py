@@ -4,6 +4,7 @@ from random import Random
 
 import pytest
 
+from benchmarks.seeds import overoptimised
 from orchestrator.overoptimisation import Measured, peak_and_fall
 from orchestrator.statistics import mean_interval
 
@@ -67,6 +68,28 @@ def test_a_prompt_without_a_score_is_left_out_of_the_difference() -> None:
     assert found.fall == mean_interval([-1.0, -3.0])
 
 
+def test_gold_that_falls_without_a_proxy_is_a_fall_and_no_overoptimisation() -> None:
+    phases = {1: {"gold_scores": [2.0, 2.0] * 20}, 2: {"gold_scores": [1.0, 1.1] * 20}}
+    found = peak_and_fall({number: Measured.of_phase(output) for number, output in phases.items()})
+    assert found is not None
+    assert (found.peak_round, found.fall.mean, found.proxy_rise.n) == (1, pytest.approx(-0.9), 0)
+    assert not found.is_overoptimised
+
+
 def test_one_measurement_shows_nothing() -> None:
     assert peak_and_fall({}) is None
     assert peak_and_fall({1: measured([1.0, 2.0])}) is None
+
+
+@pytest.mark.parametrize("last", [1.0, 3.0])
+def test_the_seeds_benchmark_holds_a_run_to_its_report(last: float) -> None:
+    random = Random(2)
+    rounds = {
+        1: measured([random.gauss(2, 0.5) for _ in range(100)]),
+        2: measured([random.gauss(last, 0.5) for _ in range(100)], [1.0] * 100),
+    }
+    found = peak_and_fall(rounds)
+    assert found is not None
+    row = overoptimised({"overoptimisation": found.as_dict(), "seconds_total": 1.0})
+    assert row["holds"] is (last < 2)
+    assert row["prompts"] == 50
