@@ -6,6 +6,7 @@ flips            the better response is another one once the two have changed pl
 first slot       mean probability of whatever stands first, over both orders, less 0.5
 length           correlation of the probability that the first is better with how much longer it is
 people, gold     agreement and Cohen's kappa where a person, or a gold score, says it too
+scorer           the same against a scorer that is asked for the audit (judge_scoring.py), or nothing
 calibration      how sure the judge is, against how often it is right by them
 """
 
@@ -59,6 +60,7 @@ def figures(verdicts: Sequence[Row], labels: Sequence[Row]) -> dict[str, Any]:
         "length_correlation": correlation([row["probability"] for row in decided], longer),
         "gold": against([(row, row["gold_margin"]) for row in decided]),
         "people": against([(row, margin) for row, margin in checked(decided, labels)]),
+        "scorer": against([(row, row.get("scorer_margin")) for row in decided]),
     }
 
 
@@ -88,10 +90,11 @@ def checked(verdicts: Sequence[Row], labels: Sequence[Row]) -> list[tuple[Row, f
 
 
 def disagreements(labels: Sequence[Row]) -> list[Row]:
-    """Pairs on which the judge and a person, or gold, name different winners; the surest verdicts first."""
+    """Pairs on which the judge and a person, gold or a scorer name different winners; the surest first."""
     verdicts = [row for row in labels if row["source"] == "judge" and row["probability"] is not None]
     others = [(row, "gold", row["gold_margin"]) for row in verdicts]
     others += [(row, "person", margin) for row, margin in checked(verdicts, labels)]
+    others += [(row, "scorer", row.get("scorer_margin")) for row in verdicts]
     wrong = [
         {
             "stage": row["stage"],

@@ -10,6 +10,7 @@ from typing import Any
 
 from orchestrator.drive import checked_name, only_one, open_run, recorded_recipe
 from orchestrator.judge_audit import CHECK, audit, disagreements, model_of
+from orchestrator.judge_scoring import rated
 from orchestrator.ledger import Ledger, LedgerError
 from orchestrator.prompts import as_text
 from orchestrator.replaying import Replay, replay
@@ -37,7 +38,13 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     of_judge.add_argument("run", help="the run's name")
     of_judge.add_argument("--json", action="store_true", help="print JSON and nothing else")
     of_judge.add_argument(
-        "--disagreements", type=Path, metavar="FILE", help="writes pairs that person or gold decide otherwise"
+        "--disagreements",
+        type=Path,
+        metavar="FILE",
+        help="writes pairs that person, gold or the scorer decide otherwise",
+    )
+    of_judge.add_argument(
+        "--scorer", help="also asks this scorer of the run's reward service, such as its reward model"
     )
     of_judge.set_defaults(command=audit_command)
     again = commands.add_parser("replay-verdicts", help="ask the judge again what it was asked")
@@ -115,6 +122,11 @@ def audit_command(options: argparse.Namespace) -> int:
     """Prints the audit; 1 where the run has no verdict."""
     ledger = open_run(options.runs / checked_name(options.run), options.ledger)
     labels = ledger.all_labels()
+    if options.scorer and any(row["source"] == "judge" for row in labels):
+        directory = options.runs / options.run
+        recipe = recorded_recipe(directory, ledger)
+        with only_one(directory):  # the services' logs are the run's
+            labels = asyncio.run(rated(recipe, directory, ledger, labels, options.scorer))
     found = audit(labels)
     if not found:
         raise LedgerError(f"run {ledger.run} has no verdict of a judge")
@@ -150,13 +162,14 @@ def audit_lines(figures: Row) -> list[str]:
     ]
     if figures["length_correlation"] is not None:
         lines.append(f"correlation with length {figures['length_correlation']:.3f}")
-    for other in ("gold", "people"):
-        rated = figures[other]
-        if rated["n"]:
+    for other in ("gold", "people", "scorer"):
+        compared = figures[other]
+        if compared["n"]:
             lines.append(
-                f"against {other} ({rated['n']} pairs): agreement "
-                f"{interval(rated['agreement_interval'], percent=True)}, kappa {interval(rated['kappa'])}, "
-                f"calibration error {rated['calibration_error']:.3f}"
+                f"against {other} ({compared['n']} pairs): agreement "
+                f"{interval(compared['agreement_interval'], percent=True)}, "
+                f"kappa {interval(compared['kappa'])}, "
+                f"calibration error {compared['calibration_error']:.3f}"
             )
     return lines
 

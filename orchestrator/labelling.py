@@ -186,7 +186,7 @@ async def _judged(run: Run, pairs: Sequence[Pair], label: JudgeLabel, seed: int)
     reply, margins = await in_parallel(
         [
             run.ask("judge", lambda: run.peers.judge.compare(request, deadline=run.deadline)),
-            _gold_margins(run, pairs, label.gold_scorer),
+            score_margins(run, pairs, label.gold_scorer),
         ]
     )
     run.time.computed(reply.timing)
@@ -244,7 +244,8 @@ def reason_of(abstention: judge_pb2.Abstention) -> str:
     return name.removeprefix("ABSTENTION_REASON_").lower()
 
 
-async def _gold_margins(run: Run, pairs: Sequence[Pair], scorer: str | None) -> list[float | None]:
+async def score_margins(run: Run, pairs: Sequence[Pair], scorer: str | None) -> list[float | None]:
+    """The first's raw score less the second's, for each pair; None where one is missing, or nobody scores."""
     if scorer is None:
         return [None] * len(pairs)
     scores = await _scores(run, scorer, pairs)

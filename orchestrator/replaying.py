@@ -3,7 +3,8 @@
 import asyncio
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,16 +38,22 @@ class Replay:
     others: list[tuple[Row, str]] = field(default_factory=list)
 
 
+@asynccontextmanager
+async def beside(recipe: Recipe, directory: Path, ledger: Ledger, service: str) -> AsyncIterator[Run]:
+    """A run that is only asked about: one of its services stands, and its ledger is not written."""
+    progress, limits = PlainProgress(sys.stderr), recipe.supervision
+    async with (
+        LocalServices(recipe.services, directory, only=frozenset({service}), supervision=limits) as local,
+        Peers({**local.addresses, **{name: [] for name in local.addresses if name != service}}) as peers,
+    ):
+        mending = Mending(limits, asyncio.Event(), progress.note)
+        yield Run(recipe, directory, ledger, peers, progress, mending)
+
+
 async def replay(recipe: Recipe, directory: Path, ledger: Ledger, verdicts: Sequence[Row]) -> Replay:
     """Asks about each pair again, on the version that judged it; the run's ledger is left as it is."""
-    found, only = Replay(), frozenset({"judge"})
-    progress = PlainProgress(sys.stderr)
-    async with (
-        LocalServices(recipe.services, directory, only=only, supervision=recipe.supervision) as local,
-        Peers({**local.addresses, **{name: [] for name in local.addresses if name != "judge"}}) as peers,
-    ):
-        mending = Mending(recipe.supervision, asyncio.Event(), progress.note)
-        run = Run(recipe, directory, ledger, peers, progress, mending)
+    found = Replay()
+    async with beside(recipe, directory, ledger, "judge") as run:
         for rows in by_question(verdicts):
             version = await served(run, rows[0])
             for part in cut(rows, AT_ONCE):

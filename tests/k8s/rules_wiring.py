@@ -267,11 +267,13 @@ def recipe_of(objects: list[Object], job: Object) -> tuple[Recipe, argparse.Name
 
 
 def scraped(objects: list[Object]) -> Faults:
-    """Every PodMonitor finds pods with its ports, all pods with metrics are found, and its fields exist."""
-    serving = [each for each in of_kind(objects, *WORKLOADS) if "metrics" in port_names(each)]
-    for monitor in of_kind(objects, "PodMonitor"):
-        if set(monitor["spec"]) - {"selector", "podMetricsEndpoints"}:
+    """Each pod with metrics is scraped by one PodMonitor, under its service's name; there are alerts too."""
+    monitors = of_kind(objects, "PodMonitor")
+    for monitor in monitors:
+        if set(monitor["spec"]) - {"selector", "podMetricsEndpoints", "jobLabel"}:
             yield f"{named(monitor)} has a field that these rules do not know"
+        if monitor["spec"].get("jobLabel") != "app.kubernetes.io/name":
+            yield f"{named(monitor)} does not name jobs by their service, as alerts and dashboards do"
         for endpoint in monitor["spec"]["podMetricsEndpoints"]:
             if set(endpoint) - {"port", "path", "interval", "scrapeTimeout"}:
                 yield f"{named(monitor)} has a field that these rules do not know"
@@ -279,8 +281,12 @@ def scraped(objects: list[Object]) -> Faults:
                 found = selects(monitor["spec"]["selector"], pod_labels(workload))
                 if found and endpoint["port"] not in port_names(workload):
                     yield f"{named(monitor)} looks for the port {endpoint['port']} of {named(workload)}"
-                if workload in serving and not found:
-                    yield f"{named(monitor)} leaves out {named(workload)}"
+    for workload in of_kind(objects, *WORKLOADS) if monitors else []:
+        finders = [each for each in monitors if selects(each["spec"]["selector"], pod_labels(workload))]
+        if "metrics" in port_names(workload) and len(finders) != 1:
+            yield f"{len(finders)} monitors scrape {named(workload)}, and one should"
+    if monitors and not of_kind(objects, "PrometheusRule"):
+        yield "what is scraped has no alerts: no PrometheusRule is here"
 
 
 def port_names(workload: Object) -> set[str]:

@@ -4,6 +4,7 @@ import asyncio
 import io
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,31 @@ def test_label_and_audit_are_commands(
     assert "against people (2 pairs)" in capsys.readouterr().out
     ledger = Ledger(open_engine(sqlite_url(tmp_path / "run")), "run")
     assert len(ledger.all_labels("judge")) == 5, "checks never count as labels"
+
+
+def test_a_scorer_of_the_reward_service_is_held_against_the_judge(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The rule counts words, and says otherwise than the judge of every third pair."""
+    asked = [
+        replace(pair, first=f"good one {n}", second=f"bad{more} {n}")
+        for n, (pair, more) in enumerate(zip(pairs(9), (" and more", "", "") * 3, strict=True))
+    ]
+
+    async def write() -> None:
+        async with judged_run(tmp_path, good_wins) as (run, _):
+            await label_pairs(run, "collect", 1, asked, label(), seed=3)
+
+    asyncio.run(write())
+    listed, runs = tmp_path / "wrong.jsonl", ["--runs", str(tmp_path)]
+    words = ["audit-judge", "run", "--scorer", "rule", "--disagreements", str(listed), *runs]
+    assert main(words) == 0
+    assert "against scorer (9 pairs): agreement 66.7%" in capsys.readouterr().out
+    wrong = [json.loads(line) for line in listed.read_text().splitlines()]
+    assert sorted(each["item"] for each in wrong) == ["p0/0-1", "p3/0-1", "p6/0-1"]
+    assert {(each["other"], each["other_prefers"]) for each in wrong} == {("scorer", "second")}
+    assert main(["audit-judge", "run", "--scorer", "nobody", *runs]) == 1
+    assert "hosts no scorer 'nobody', only rule" in capsys.readouterr().err
 
 
 async def test_stored_verdicts_come_out_the_same(tmp_path: Path) -> None:
