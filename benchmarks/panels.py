@@ -28,8 +28,8 @@ from trueline.metrics import METRICS, STEP_NUMBERS
 
 SCRAPE = "250ms"
 STAGES = {"helpdesk-ppo": "ppo", "helpdesk-dpo": "dpo"}
-# Nothing exports these in the two runs: there is no judge, and nothing fails.
-LACKING = re.compile(r"^trueline_(judge_|kto_|reward_disagreement)|^DCGM")
+# What the two runs lack: a judge, KTO, an ensemble, a score clip, a failed call, a row left out.
+LACKING = re.compile(r"^trueline_(judge_|kto_|reward_(disagreement|clipped)|retries|(trainer_)?excluded)")
 
 
 def main() -> int:
