@@ -21,10 +21,15 @@ RUN := $(VENV)/bin/python
 INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check \
 	$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) --constraint constraints.txt
 
-.PHONY: demo demo-dpo demo-constitution test test-slow lint protos bench bench-peer seeds chaos clean
+.PHONY: demo demo-dpo demo-constitution watch test test-slow lint protos bench bench-peer seeds chaos \
+	cluster-sim clean
 
 demo: $(VENV)/installed
 	@$(RUN) -m orchestrator demo $(ARGS)
+
+# The demo with a local Prometheus (Debian's) that scrapes it and evaluates the alerts; says what is missing.
+watch: $(VENV)/installed
+	@$(RUN) -m k8s.monitoring.watch $(ARGS)
 
 # The same world by iterative DPO, and by critique, revision and PPO on what a judge prefers.
 demo-dpo demo-constitution: demo-%: $(VENV)/installed
@@ -59,6 +64,10 @@ seeds: $(VENV)/installed-dev
 # 500 faults into one run; ARGS=--quick is 41 of them, ARGS=--postgres keeps the ledger in a PostgreSQL that crashes.
 chaos: $(VENV)/installed-dev
 	@$(RUN) -m benchmarks.chaos $(ARGS)
+
+# The manifests as processes in network namespaces, with deaths; takes root. ARGS=--quick is a small world.
+cluster-sim: $(VENV)/installed-dev
+	@$(RUN) -m benchmarks.cluster $(ARGS)
 
 clean:
 	rm -rf $(VENV) .venv-protos .venv-peer build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -177,10 +177,10 @@ def stand_for(options: argparse.Namespace) -> int:
     try:
         begin, elect = partial(begin_run, options), (options.elect, options.probe_address)
         with serving(door_of(options)) as page:
-            finished = asyncio.run(stand(*elect, begin, show_report, progress, page=page))
+            asyncio.run(stand(*elect, begin, show_report, progress, page=page))
     finally:
         progress.close()
-    return 0 if finished else STOPPED
+    return 0  # told to stop, and that it did
 
 
 def resume_command(options: argparse.Namespace) -> int:

@@ -26,7 +26,7 @@ from orchestrator.leash import CANNOT_RUN
 from orchestrator.ledger import Ledger, LedgerError, open_engine
 from orchestrator.ledger_place import holds_run, keep_ledger_url, kept_ledger_url, new_ledger_url
 from orchestrator.mending import DEADLINES, Mending, Stopped, own_trouble
-from orchestrator.metrics import RunMetrics, watched, write_targets
+from orchestrator.metrics import RunMetrics, targets, watched
 from orchestrator.metrics_door import MetricsPage
 from orchestrator.peers import CLIENTS, Peers
 from orchestrator.progress import Progress
@@ -136,19 +136,23 @@ async def drive(directory: Path, ledger: Ledger, progress: Progress, page: Metri
 
     False when somebody asked the run to stop. On a page the run's numbers are shown.
     """
-    with only_one(directory):
-        return await drive_alone(directory, ledger, progress, page)
+    stopping = asyncio.Event()
+    with only_one(directory), stop_on_signals(stopping):
+        return await drive_alone(directory, ledger, progress, stopping, page)
 
 
 async def drive_alone(
-    directory: Path, ledger: Ledger, progress: Progress, page: MetricsPage | None = None
+    directory: Path,
+    ledger: Ledger,
+    progress: Progress,
+    stopping: asyncio.Event,
+    page: MetricsPage | None = None,
 ) -> bool:
-    """As drive, where nobody else on this machine drives the run."""
+    """As drive, where nobody else on this machine drives the run; `stopping` asks it to stop."""
     recipe = recorded_recipe(directory, ledger)
     ledger.take_lease()
     Retainer(ledger, directory, recipe.retention).sweep(local_writers=not recipe.services.trainer.addresses)
-    stopping = asyncio.Event()
-    with stop_on_signals(stopping), call_context(run=ledger.run):
+    with call_context(run=ledger.run):
         try:
             await prepare(recipe, directory, stopping)
         except Stopped:
@@ -188,10 +192,10 @@ async def drive_stages(
                 local.kill_stuck(service, began, f"killed: {DEADLINES} calls missed their deadlines")
 
         run = Run(recipe, directory, ledger, peers, progress, Mending(limits, stopping, tell, stuck))
-        if metrics is not None and page is not None:
+        if metrics is not None:
             metrics.follow(run.time, run.mending)
-            write_targets(directory, page.address, local.metrics_addresses)
-        finished = await until_done(run_stages(run), local.died, ledger)
+        with targets(directory, page, local.metrics_addresses):
+            finished = await until_done(run_stages(run), local.died, ledger)
         ledger.set_run(peak_memory_bytes=local.peak_memory_bytes())
         return finished
 

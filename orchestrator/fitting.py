@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any
 
 from orchestrator.data import MOST_FAULTS
+from orchestrator.engine_plan import check_engines
 from orchestrator.prompts import Row, prompt_message
 from orchestrator.recipe_settings import SampledSettings
 from orchestrator.run import Run, RunError
@@ -24,8 +25,10 @@ async def fitting_prompts(
 ) -> list[Row]:
     """The prompts to draw from, by the stage's too_long: those that fit, or all. `what` names the phase.
 
-    Counted once and kept: a resume goes on with the same prompts. RunError where they are to be refused.
+    Counted once and kept: a resume goes on with the same prompts. RunError where they are to be refused, and
+    where the policy's engine cannot draw as the stage wants.
     """
+    await check_engines(run, name, settings.sampling, 1 + getattr(settings, "rounds", 0))
 
     async def produce() -> dict[str, Any]:
         tokens, context = await tokens_of(run, prompts, policy)

@@ -31,6 +31,10 @@ CLIENTS: dict[str, Any] = {
 }
 
 
+# One that is not in rotation yet is asked so long whether it is there: no round waits for a pod that starts.
+JOIN_SECONDS = 2.0
+
+
 class MixedVersions(Exception):
     """Replicas of one service do not serve one version; no round may start."""
 
@@ -134,12 +138,16 @@ class Peers:
         if not replicas:
             raise nobody(service)
 
-        async def serve(replica: Any) -> types_pb2.ModelVersion:
+        in_rotation = self.rotation.get(service, [])
+
+        async def serve(address: str, replica: Any) -> types_pb2.ModelVersion:
+            if address not in in_rotation:
+                await replica.health("", deadline=JOIN_SECONDS)
             if is_named(location, await served(replica)):
                 return location.version
             return (await replica.load_weights(request)).version
 
-        outcomes = await asyncio.gather(*(serve(each) for each in replicas.values()), return_exceptions=True)
+        outcomes = await asyncio.gather(*(serve(*each) for each in replicas.items()), return_exceptions=True)
         failures = [each for each in outcomes if isinstance(each, BaseException)]
         for failure in failures:
             if len(failures) == len(outcomes) or trouble_of(failure) is None:

@@ -15,6 +15,7 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
+    GenerationConfig,
     PretrainedConfig,
 )
 from transformers.utils import logging as transformers_logging
@@ -97,6 +98,23 @@ def load_causal(
     return LoadedCausal(model.to(device).eval(), tokenizer, **_vocabulary(path, model, tokenizer))
 
 
+def describe_causal(path: Path) -> LoadedCausal:
+    """As load_causal, for a model whose weights another process holds: ours has none (it is on `meta`).
+
+    Raises WeightsError that names the file and the fault.
+    """
+    _check_files(path)
+    try:
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(_config(path, {}), trust_remote_code=False)
+        if (path / "generation_config.json").is_file():
+            model.generation_config = GenerationConfig.from_pretrained(path, local_files_only=True)
+    except (ValueError, OSError, KeyError, TypeError) as error:
+        raise WeightsError(path / "config.json", f"is no causal language model's ({_line(error)})") from None
+    tokenizer = _tokenizer(path)
+    return LoadedCausal(model.eval(), tokenizer, **_vocabulary(path, model, tokenizer))
+
+
 def load_scalar(
     path: Path,
     *,
@@ -157,11 +175,7 @@ def _load(
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     _check_files(path)
-    try:
-        config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False, **overrides)
-    except (ValueError, OSError, KeyError, TypeError) as error:
-        raise WeightsError(path / "config.json", f"is not a model's config ({_line(error)})") from None
-    _dropout_off(config)
+    config = _config(path, overrides)
     try:
         model, info = factory.from_pretrained(
             path,
@@ -175,11 +189,23 @@ def _load(
         )
     except (ValueError, OSError, RuntimeError, KeyError) as error:
         raise WeightsError(path, f"does not load as {factory.__name__} ({_line(error)})") from None
+    return model, _tokenizer(path), sorted(info["missing_keys"])
+
+
+def _config(path: Path, overrides: dict[str, Any]) -> PretrainedConfig:
     try:
-        tokenizer = load_tokenizer(path)
+        config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False, **overrides)
+    except (ValueError, OSError, KeyError, TypeError) as error:
+        raise WeightsError(path / "config.json", f"is not a model's config ({_line(error)})") from None
+    _dropout_off(config)
+    return config
+
+
+def _tokenizer(path: Path) -> Any:
+    try:
+        return load_tokenizer(path)
     except Exception as error:  # the tokenizers library raises bare Exception for a damaged file
         raise WeightsError(path / "tokenizer.json", f"does not load ({_line(error)})") from None
-    return model, tokenizer, sorted(info["missing_keys"])
 
 
 def _check_files(path: Path) -> None:

@@ -68,7 +68,7 @@ class Host:
     def __init__(self, service: str, settings: ServerSettings) -> None:
         self.service, self.settings = service, settings
         self.registry: CollectorRegistry = new_registry()
-        self.work = Work(max_waiting=settings.max_waiting, registry=self.registry)
+        self.work = Work(settings.work_threads, settings.max_waiting, self.registry)
         self.health = health.aio.HealthServicer()
 
     async def set_ready(self, ready: bool) -> None:

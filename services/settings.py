@@ -203,6 +203,11 @@ class ServerSettings(EdgeSettings):
         parse=above(0, float),
     )
 
+    @property
+    def work_threads(self) -> int:
+        """Pieces of model work that run at once: one, since a model has one set of weights to work on."""
+        return 1
+
     def faults(self) -> list[str]:
         """What is wrong between settings, one sentence each; a subclass adds its own."""
         return self.edge_faults(("--address", self.address), ("--metrics-address", self.metrics_address))

@@ -8,6 +8,7 @@ from typing import Any
 from services.model_settings import ModelSettings
 from services.policy.hosting import Policy
 from services.policy.service import PolicyServicer
+from services.policy.settings import PolicySettings
 from services.reference.hosting import Reference
 from services.reference.service import ReferenceServicer
 from services.server import Server, running
@@ -71,7 +72,7 @@ def prompt(content: Any) -> types_pb2.Prompt:
 @asynccontextmanager
 async def policy_service(**settings: Any) -> AsyncIterator[tuple[PolicyClient, Server]]:
     """A policy service with these settings, and a client of it alone."""
-    parsed = ModelSettings(**{"grace": 5.0, **settings})
+    parsed = PolicySettings(**{"grace": 5.0, **settings})
     async with running(POLICY, lambda host: PolicyServicer(Policy(host, parsed)), parsed) as server:
         if not parsed.follow:
             await server.started()

@@ -21,6 +21,7 @@ from orchestrator.cluster.events import EventProgress, Events
 from orchestrator.cluster.standing import Standing, probed
 from orchestrator.drive import drive_alone, stop_on_signals
 from orchestrator.ledger import Ledger, LostLease
+from orchestrator.mending import Stopped
 from orchestrator.metrics_door import MetricsPage
 from orchestrator.progress import Progress
 from orchestrator.recipe import RecipeError
@@ -40,7 +41,8 @@ class Candidate:
     standing: Standing
     events: Events
     progress: Progress
-    changed: asyncio.Event
+    changed: asyncio.Event  # something about the Lease
+    stopping: asyncio.Event  # we are told to stop
     page: MetricsPage | None = None
 
     def note(self, text: str) -> None:
@@ -60,19 +62,21 @@ async def stand(
     timing: Timing | None = None,
     page: MetricsPage | None = None,
 ) -> bool:
-    """Drives the run whenever it holds the Lease; True once the run is finished and it was told to stop.
+    """Drives the run whenever it holds the Lease, until it is told to stop; True where it saw the run's end.
 
-    False when it was told to stop before. `begin` opens the run's ledger, `finish` hears of the run's end.
+    `begin` opens the run's ledger, `finish` hears of the run's end.
     """
     with candidacy(lease, progress, api or Api.of_this_pod(), timing) as candidate:
         candidate.page = page
-        async with probed(candidate.standing, probe_address):
-            candidate.election.start()
-            while await elected(candidate):
-                finished = await lead(candidate, begin, finish)
-                if finished is not None:
-                    return finished
-            return False
+        # In one piece from here to the end: a signal that came between two parts would be lost, or end us.
+        with stop_on_signals(candidate.stopping):
+            async with probed(candidate.standing, probe_address):
+                candidate.election.start()
+                while await elected(candidate):
+                    finished = await lead(candidate, begin, finish)
+                    if finished is not None:
+                        return finished
+                return False
 
 
 @contextlib.contextmanager
@@ -86,7 +90,7 @@ def candidacy(lease: str, progress: Progress, api: Api, timing: Timing | None) -
     election = Election(api, lease, f"{pod.name}_{secrets.token_hex(4)}", timing, tell)
     events = Events(api, pod)
     try:
-        yield Candidate(election, Standing(election), events, progress, changed)
+        yield Candidate(election, Standing(election), events, progress, changed, asyncio.Event())
     finally:
         election.stop()
         events.close()
@@ -94,15 +98,13 @@ def candidacy(lease: str, progress: Progress, api: Api, timing: Timing | None) -
 
 async def elected(candidate: Candidate) -> bool:
     """Waits for the Lease; False where it was told to stop first."""
-    stopping = asyncio.Event()
-    with stop_on_signals(stopping):
-        while not candidate.election.leading and not stopping.is_set():
-            # What it is before the first answer, nobody knows.
-            candidate.standing.what = "standby" if candidate.election.holder else "starting"
-            candidate.changed.clear()
-            if not candidate.election.leading:
-                await either(candidate.changed, stopping)
-    return not stopping.is_set()
+    while not candidate.election.leading and not candidate.stopping.is_set():
+        # What it is before the first answer, nobody knows.
+        candidate.standing.what = "standby" if candidate.election.holder else "starting"
+        candidate.changed.clear()
+        if not candidate.election.leading:
+            await either(candidate.changed, candidate.stopping)
+    return not candidate.stopping.is_set()
 
 
 async def lead(candidate: Candidate, begin: Begin, finish: Callable[[Path, Ledger], None]) -> bool | None:
@@ -115,6 +117,8 @@ async def lead(candidate: Candidate, begin: Begin, finish: Callable[[Path, Ledge
         directory, ledger = await with_inputs(begin, candidate)
         candidate.events.record("Leading", f"drives {ledger.run} from where the ledger stands")
         finished = await while_leading(candidate, directory, ledger)
+    except Stopped:
+        return False
     except LostLease as error:
         candidate.note(f"another orchestrator took over: {error}")
         return None
@@ -124,12 +128,10 @@ async def lead(candidate: Candidate, begin: Begin, finish: Callable[[Path, Ledge
         raise
     if not finished:
         return finished
-    stopping = asyncio.Event()
-    with stop_on_signals(stopping):
-        await asyncio.to_thread(finish, directory, ledger)
-        candidate.events.record("RunFinished", f"{ledger.run} is finished")
-        candidate.standing.what = "finished"
-        await stopping.wait()
+    await asyncio.to_thread(finish, directory, ledger)
+    candidate.events.record("RunFinished", f"{ledger.run} is finished")
+    candidate.standing.what = "finished"
+    await candidate.stopping.wait()
     return True
 
 
@@ -146,18 +148,18 @@ async def with_inputs(begin: Begin, candidate: Candidate) -> tuple[Path, Ledger]
             if not told:
                 candidate.note(f"waiting for inputs: {error.faults[0].strip()}")
             told = True
-        stopping = asyncio.Event()
-        with stop_on_signals(stopping), contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(stopping.wait(), INPUT_PAUSE_SECONDS)
-        if stopping.is_set():
-            raise asyncio.CancelledError
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(candidate.stopping.wait(), INPUT_PAUSE_SECONDS)
+        if candidate.stopping.is_set():
+            raise Stopped("stopped while it waited for inputs")
 
 
 async def while_leading(candidate: Candidate, directory: Path, ledger: Ledger) -> bool | None:
     """Drives until the run's end, or None as soon as somebody else holds the Lease."""
     progress = EventProgress(candidate.progress, candidate.events)
     # No lock of this machine's: a leader that hangs would hold it, and the ledger's epoch fences.
-    driving = asyncio.ensure_future(drive_alone(directory, ledger, progress, candidate.page))
+    run = drive_alone(directory, ledger, progress, candidate.stopping, candidate.page)
+    driving = asyncio.ensure_future(run)
     try:
         while True:
             candidate.changed.clear()

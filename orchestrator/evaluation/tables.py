@@ -182,6 +182,8 @@ def over_optimisation_curve(report: Report) -> TextTable | None:
     return TextTable("Gold over the KL of the rounds", ["measure", "value", ""], law_rows(curve), LAW_NOTES)
 
 
+POOR_FIT = 0.5  # of gold's spread that a law explains
+
 LAW_NOTES = [
     "Fitted by least squares to gold above its start, over d, the square root of the KL (Gao et al. 2022)."
 ]
@@ -190,8 +192,12 @@ LAW_NOTES = [
 def law_rows(curve: Mapping[str, Any]) -> list[list[str]]:
     """A fitted law and where it has gold at its highest."""
     law = curve["law"]
+    explained = law["r_squared"]
+    poor = ": it does not describe these points" if explained is None or explained < POOR_FIT else ""
+    highest = max((p for p in curve["points"] if p.get("gold") is not None), key=lambda p: p["gold"])
     rows = [
-        ["law of gold", LAWS[law["form"]], f"R squared {amount(law['r_squared'])}"],
+        ["highest gold measured", amount(highest["gold"]), f"at a KL of {amount(highest['kl'])}"],
+        ["law of gold", LAWS[law["form"]], f"R squared {amount(explained)}{poor}"],
         ["alpha, beta", f"{amount(law['alpha'], 3)}, {amount(law['beta'], 3)}", ""],
     ]
     if law["peak_kl"] is None:

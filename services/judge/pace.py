@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import datetime, timezone
-from email.utils import parsedate_to_datetime
-
-FIRST_BACKOFF_SECONDS = 0.5
 
 
 class Pace:
@@ -39,22 +34,3 @@ class Pace:
     def hold(self, seconds: float) -> None:
         """Starts no request for that long: the endpoint said so to one, and means all."""
         self._held_until = max(self._held_until, asyncio.get_running_loop().time() + seconds)
-
-
-def backoff_seconds(attempt: int, longest: float) -> float:
-    """Seconds behind attempt 1, 2, ...: doubling, with jitter, or what failed together returns together."""
-    return min(longest, FIRST_BACKOFF_SECONDS * 2.0 ** (attempt - 1)) * random.uniform(0.5, 1.0)
-
-
-def retry_after_seconds(header: str | None, now: datetime | None = None) -> float | None:
-    """Seconds that a Retry-After header asks for, "7" or an HTTP date; None for none and for nonsense."""
-    if not header:
-        return None
-    if header.strip().isdecimal():
-        return float(header)
-    try:
-        when = parsedate_to_datetime(header)
-    except (TypeError, ValueError):
-        return None
-    when = when if when.tzinfo else when.replace(tzinfo=timezone.utc)
-    return max(0.0, (when - (now or datetime.now(timezone.utc))).total_seconds())

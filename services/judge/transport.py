@@ -16,7 +16,8 @@ from typing import Any
 
 import httpx
 
-from services.judge.pace import Pace, backoff_seconds, retry_after_seconds
+from services.backoff import backoff_seconds, retry_after_seconds
+from services.judge.pace import Pace
 from services.judge.records import Abstained, Reason, abstained
 
 REPLY_BYTES = 8 * 1024 * 1024

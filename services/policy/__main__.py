@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from services.model_settings import ModelSettings
+from services.policy.settings import PolicySettings
 from services.settings import parse_settings
 
 
 def main() -> None:
     """Serves until told to stop."""
-    settings = parse_settings(ModelSettings, "python -m services.policy")
+    settings = parse_settings(PolicySettings, "python -m services.policy")
     # After the settings, so that a fault in them is told at once: torch takes seconds to import.
     from services.policy.hosting import Policy
     from services.policy.service import PolicyServicer

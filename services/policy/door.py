@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from services.checks import check_ids, check_temperature
 from services.errors import FieldError
-from services.policy.engine import Engine, Row, Sampling
+from services.policy.engine import Capabilities, Engine, Row, Sampling
 from services.templates import Message, TemplateError, render_prompt, render_text
 
 LARGEST_CHUNK_ROWS = 4096
@@ -45,6 +45,15 @@ def check_sampling(sampling: Sampling) -> None:
     for index, text in enumerate(sampling.stop):
         if not text:
             raise FieldError(f"sampling.stop[{index}]", text, "must not be empty")
+
+
+def check_engine(sampling: Sampling, able: Capabilities) -> None:
+    """FieldError for what this engine does not do."""
+    if len(sampling.stop) > able.stop_texts:
+        limit = f"the engine {able.name} takes {able.stop_texts} at most"
+        raise FieldError("sampling.stop", f"{len(sampling.stop)} texts", limit, "engine_lacks")
+    if sampling.top_k and not able.top_k:
+        raise FieldError("sampling.top_k", sampling.top_k, f"the engine {able.name} has none", "engine_lacks")
 
 
 def check_counts(prompts: Sequence[PromptSamples]) -> None:

@@ -1,7 +1,8 @@
 """What an engine has to do, so that transformers, vLLM and TGI stand behind one policy service.
 
 An engine holds one set of weights. `LoadEngine` makes one from a verified directory; it is called while the
-engine before it goes on answering.
+engine before it goes on answering. Adding one is a file like vllm_engine.py and a row in engines.py;
+tests/policy/engine_contract.py holds all of them to the same.
 """
 
 from collections.abc import Callable, Sequence
@@ -64,13 +65,29 @@ class Completion:
     text: str  # without special tokens
 
 
+class GivenLogprobs(Enum):
+    """For which temperatures an engine gives log-probs of ids that it did not draw."""
+
+    NONE = "none"
+    TEMPERATURE_ONE = "temperature_one"
+    ANY_TEMPERATURE = "any_temperature"
+
+
 @dataclass(frozen=True)
 class Capabilities:
-    """What an engine can do."""
+    """What an engine can do; the orchestrator plans by it (GetPolicy)."""
 
     name: str
     logprob_kinds: tuple[LogprobKind, ...]
     hot_swap: bool  # new weights without a restart
+    restarts: bool = (
+        False  # new weights by a restart that the engine is given; one of the two, or none at all
+    )
+    stop_texts: int = 1024  # of one call at most; 0 takes none
+    top_k: bool = True
+    seeds: bool = True  # a row's draws are decided by seed, prompt and sample index
+    given_logprobs: GivenLogprobs = GivenLogprobs.ANY_TEMPERATURE
+    deterministic: bool = True  # the same call gives the same bits, whatever else runs
 
 
 class Engine(Protocol):

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from services.fence import Fence
 from services.model_edge import LogprobMetrics
-from services.model_settings import ModelSettings
 from services.models import set_threads
-from services.policy.door import AskedRow, PromptContent, PromptSamples, rows_of, tokens_of
+from services.policy.door import AskedRow, PromptContent, PromptSamples, check_engine, rows_of, tokens_of
 from services.policy.engine import Completion, Engine, LogprobKind, Sampling
+from services.policy.engines import loader_of
 from services.policy.metrics import PolicyMetrics
-from services.policy.transformers_engine import load_transformers_engine
+from services.policy.settings import PolicySettings
 from services.server import Host
 from services.serving_model import LoadMetrics, ServingModel
-from services.weights import Manifest, ModelVersion
+from services.weights import ModelVersion
 from services.wire import require_version
 from services.work import Timing
 
@@ -43,7 +42,7 @@ class CountedPrompts:
 class Policy:
     """What a policy replica holds: its engine, the worker that runs chunks, the fence before LoadWeights."""
 
-    def __init__(self, host: Host, settings: ModelSettings) -> None:
+    def __init__(self, host: Host, settings: PolicySettings) -> None:
         set_threads(settings.threads)
         self._settings = settings
         self.work, self.fence = host.work, Fence()
@@ -53,14 +52,11 @@ class Policy:
         # replica is answered by the version before.
         self.serving: ServingModel[Engine] = ServingModel(
             "policy",
-            self._load,
+            loader_of(settings),
             LoadMetrics(host.registry),
             on_loaded=lambda: host.set_ready(True),
             on_missed=lambda: host.set_ready(False),
         )
-
-    def _load(self, path: Path, manifest: Manifest) -> Engine:
-        return load_transformers_engine(path, manifest, self._settings.device)
 
     async def start(self) -> None:
         """Loads and follows what the settings say."""
@@ -93,6 +89,7 @@ class Policy:
             served = self.serving.current()
             require_version(expected, served.version)
             engine = served.model
+            check_engine(sampling, engine.capabilities)
             asked = rows_of(prompts, sampling, truncate, engine)
             completions = engine.generate([each.row for each in asked], sampling)
             return SampledChunk(asked, completions, engine.logprob_kind(sampling), served.version)

@@ -19,9 +19,18 @@ def uniforms(seed: int, prompt_ids: Sequence[int], sample_index: int, count: int
     SHA-3's extendable output (FIPS 202) of the three, so that neither batch nor replica, torch version nor
     `count` changes a number: a longer stream begins with the shorter one. 32 bits each.
     """
-    key = struct.pack(f"<QQQ{len(prompt_ids)}Q", seed, sample_index, len(prompt_ids), *prompt_ids)
-    stream = hashlib.shake_128(key).digest(4 * count)
+    stream = hashlib.shake_128(_key(seed, prompt_ids, sample_index)).digest(4 * count)
     return torch.tensor(struct.unpack(f"<{count}I", stream), dtype=torch.float64) / _DRAWS_PER_UNIT
+
+
+def row_seed(seed: int, prompt_ids: Sequence[int], sample_index: int) -> int:
+    """A row's own seed for an engine that takes one per request: 63 bits, by the same three."""
+    digest = hashlib.shake_128(b"row" + _key(seed, prompt_ids, sample_index)).digest(8)
+    return int.from_bytes(digest, "little") >> 1
+
+
+def _key(seed: int, prompt_ids: Sequence[int], sample_index: int) -> bytes:
+    return struct.pack(f"<QQQ{len(prompt_ids)}Q", seed, sample_index, len(prompt_ids), *prompt_ids)
 
 
 def keep_top(logits_BV: Tensor, top_k: int, top_p: float) -> Tensor:

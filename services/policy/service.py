@@ -10,7 +10,7 @@ import grpc
 from services.errors import FieldError
 from services.model_edge import compute_logprobs, load_weights
 from services.policy.door import AskedRow, PromptContent, PromptSamples, check_counts, check_sampling
-from services.policy.engine import Completion, FinishReason, LogprobKind, Sampling
+from services.policy.engine import Completion, FinishReason, GivenLogprobs, LogprobKind, Sampling
 from services.policy.hosting import Policy, SampledChunk
 from services.wire import expected_version_from_pb, messages_from_pb, timing_to_pb, version_to_pb
 from trueline.v1 import policy_pb2, policy_pb2_grpc
@@ -25,6 +25,12 @@ LOGPROB_KINDS = {
     LogprobKind.RAW: pb.LOGPROB_KIND_RAW,
     LogprobKind.TEMPERATURE: pb.LOGPROB_KIND_TEMPERATURE,
     LogprobKind.PROCESSED: pb.LOGPROB_KIND_PROCESSED,
+}
+
+GIVEN_LOGPROBS = {
+    GivenLogprobs.NONE: policy_pb2.GIVEN_LOGPROBS_NONE,
+    GivenLogprobs.TEMPERATURE_ONE: policy_pb2.GIVEN_LOGPROBS_TEMPERATURE_ONE,
+    GivenLogprobs.ANY_TEMPERATURE: policy_pb2.GIVEN_LOGPROBS_ANY_TEMPERATURE,
 }
 
 
@@ -94,11 +100,18 @@ class PolicyServicer(policy_pb2_grpc.PolicyServiceServicer):
             return policy_pb2.GetPolicyResponse()
         served = self.policy.serving.current()
         engine = served.model
+        able = engine.capabilities
         return policy_pb2.GetPolicyResponse(
             version=version_to_pb(served.version),
-            engine=engine.capabilities.name,
-            logprob_kinds=[LOGPROB_KINDS[kind] for kind in engine.capabilities.logprob_kinds],
-            hot_swap=engine.capabilities.hot_swap,
+            engine=able.name,
+            logprob_kinds=[LOGPROB_KINDS[kind] for kind in able.logprob_kinds],
+            hot_swap=able.hot_swap,
+            restarts=able.restarts,
+            stop_texts=able.stop_texts,
+            top_k=able.top_k,
+            seeds=able.seeds,
+            given_logprobs=GIVEN_LOGPROBS[able.given_logprobs],
+            deterministic=able.deterministic,
             context_length=engine.context_length,
             vocabulary_size=engine.vocabulary_size,
             tokenizer_sha256=engine.tokenizer_sha256,

@@ -24,6 +24,7 @@ from services.judge.settings import JudgeSettings
 from services.model_settings import ModelSettings
 from services.policy.hosting import Policy
 from services.policy.service import PolicyServicer
+from services.policy.settings import PolicySettings
 from services.reference.hosting import Reference
 from services.reference.service import ReferenceServicer
 from services.reward.hosting import Rewards
@@ -46,7 +47,7 @@ def applications(folder: Path) -> dict[str, tuple[Any, Any, dict[str, Any]]]:
     """By service: what builds it, and its settings' class and values."""
     judge = {"constitution": write_constitution(folder), **CONSTITUTION_AND_ENDPOINT}
     return {
-        "Policy": (lambda host, own: PolicyServicer(Policy(host, own)), ModelSettings, {}),
+        "Policy": (lambda host, own: PolicyServicer(Policy(host, own)), PolicySettings, {}),
         "Reference": (lambda host, own: ReferenceServicer(Reference(host, own)), ModelSettings, {}),
         "Reward": (lambda host, own: RewardServicer(Rewards(host, own)), RewardSettings, {}),
         "Judge": (lambda host, own: JudgeServicer(Judge(host, own)), JudgeSettings, judge),

@@ -35,5 +35,14 @@ def test_a_curve_alone_is_drawn_and_a_peak_beyond_it_is_called_a_guess(tmp_path:
     assert "a guess" in str(evaluation_tables(report)[0].rows)
 
 
+def test_a_law_that_fits_badly_is_not_passed_off_as_one() -> None:
+    golds = [0.0, 1.0, -1.0, 1.0, -1.0]
+    rounds = [{"round": n, "kl_reference_k1": float(n), "gold": gold} for n, gold in enumerate(golds)]
+    (table,) = evaluation_tables({"over_optimisation": curve_of_rounds(rounds)})
+    said = {row[0]: row[1:] for row in table.rows}
+    assert "does not describe these points" in said["law of gold"][1]
+    assert said["highest gold measured"] == ["1.00", "at a KL of 1.00"]
+
+
 def test_a_run_without_gold_shows_no_law() -> None:
     assert evaluation_tables({"rounds": [{"round": 1, "kl_reference_k1": 1.0}]}) == []

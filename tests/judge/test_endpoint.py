@@ -8,7 +8,8 @@ from email.utils import format_datetime
 
 import pytest
 
-from services.judge.pace import Pace, retry_after_seconds
+from services.backoff import retry_after_seconds
+from services.judge.pace import Pace
 from tests.judge.hosting import (
     honest,
     judge_service,

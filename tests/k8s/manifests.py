@@ -37,7 +37,18 @@ def build(name: str) -> list[Object]:
     command = ["kubectl", "kustomize", str(K8S / name)]
     built = subprocess.run(command, capture_output=True, text=True, timeout=KUBECTL_SECONDS)
     assert built.returncode == 0 and not built.stderr, f"{' '.join(command)}\n{built.stderr}"
-    return [document for document in yaml.safe_load_all(built.stdout) if document]
+    objects = [document for document in yaml.safe_load_all(built.stdout) if document]
+    return [*objects, *(job for each in of_kind(objects, "JobSet") for job in jobs_of(each))]
+
+
+def jobs_of(job_set: Object) -> list[Object]:
+    """The Jobs that a JobSet's controller would make, named by the label of their pods."""
+    made = []
+    for each in job_set["spec"]["replicatedJobs"]:
+        pods = each["template"]["spec"]["template"]["metadata"]["labels"]
+        metadata = {"name": pods["app.kubernetes.io/name"], "namespace": job_set["metadata"]["namespace"]}
+        made.append({"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, **each["template"]})
+    return made
 
 
 def named(item: Object) -> str:

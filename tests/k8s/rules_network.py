@@ -9,6 +9,7 @@ from tests.k8s.manifests import labels as pod_labels
 Faults = Iterator[str]
 
 DNS = {"k8s-app": "kube-dns"}
+CALLED = ("grpc", "postgres")  # ports that the orchestrator calls
 API_PORTS = {443, 6443}
 PRIVATE = [ipaddress.ip_network(each) for each in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")]
 
@@ -52,14 +53,13 @@ def blocked(objects: list[Object], policies: list[Object]) -> Iterator[tuple[str
     """What the orchestrator has to reach and cannot: services, ledger, at both ends; API server and DNS."""
     for job in orchestrators(objects):
         source = pod_labels(job)
-        for workload in of_kind(objects, "StatefulSet"):
+        for workload in of_kind(objects, *WORKLOADS):
             target = pod_labels(workload)
             for container in containers(workload):
-                port = next(
-                    each["containerPort"]
-                    for each in container["ports"]
-                    if each["name"] in ("grpc", "postgres")
-                )
+                called = [each for each in container.get("ports", []) if each["name"] in CALLED]
+                if not called:
+                    continue
+                port = called[0]["containerPort"]
                 out = allows(policies, "egress", source, target, port)
                 if not (out and allows(policies, "ingress", target, source, port)):
                     yield named(job), f"{named(workload)} on {port}"

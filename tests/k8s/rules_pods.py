@@ -16,6 +16,7 @@ from tests.k8s.manifests import (
 )
 from tests.k8s.manifests import labels as pod_labels
 from trueline.client import GENERATE_DEADLINE, LOGPROBS_DEADLINE, SCORE_DEADLINE
+from trueline.judge_client import JUDGE_DEADLINE
 
 Faults = Iterator[str]
 
@@ -23,9 +24,14 @@ VOLUMES = {"configMap", "downwardAPI", "emptyDir", "persistentVolumeClaim", "pro
 PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
 HOST_KEYS = ("hostNetwork", "hostPID", "hostIPC")
 RESOURCES = ("cpu", "memory", "ephemeral-storage")
-WRITERS = ("trainer", "orchestrator", "prepare")  # all others read the artifacts
+WRITERS = ("trainer", "orchestrator", "prepare", "trainer-rank")  # all others read the artifacts
 SINGLE = ("trainer", "postgres")  # of one pod, by their nature
-LONGEST_CALL = {"policy": GENERATE_DEADLINE, "reference": LOGPROBS_DEADLINE, "reward": SCORE_DEADLINE}
+LONGEST_CALL = {
+    "policy": GENERATE_DEADLINE,
+    "reference": LOGPROBS_DEADLINE,
+    "reward": SCORE_DEADLINE,
+    "judge": JUDGE_DEADLINE,
+}
 SPARE_SECONDS = 10  # between --grace and the kill
 LENIENT_SECONDS = 60  # of silence before a living process may be killed
 
@@ -106,6 +112,8 @@ def probed(objects: list[Object]) -> Faults:
         ports = {port["name"]: port["containerPort"] for port in container.get("ports", [])}
         if workload["kind"] == "Job" and not ports:
             continue  # its end is what Kubernetes sees of it
+        if container["name"] == "engine":
+            continue  # on loopback, where kubelet cannot ask: the policy beside it is unready while it is
         if "grpc" in ports:
             yield from grpc_probes(place, container, ports)
         elif "probes" in ports:
@@ -192,7 +200,8 @@ def artifacts(objects: list[Object]) -> Faults:
             config = volume.get("configMap", {}).get("name")
             if claim and claim not in existing["PersistentVolumeClaim"]:
                 yield f"{named(workload)} mounts a claim that is not there: {claim}"
-            if config and config not in existing["ConfigMap"]:
+            optional = volume.get("configMap", {}).get("optional") and workload["spec"].get("replicas") == 0
+            if config and config not in existing["ConfigMap"] and not optional:
                 yield f"{named(workload)} mounts a ConfigMap that is not there: {config}"
         for container in containers(workload):
             mounts = {mount["name"]: mount for mount in container.get("volumeMounts", [])}
@@ -217,7 +226,7 @@ def gpus(objects: list[Object]) -> Faults:
     """A container that computes on a GPU asks for one, as text, tolerates its node and has shared memory."""
     for place, workload, container in all_containers(objects):
         asked = container.get("resources", {}).get("limits", {}).get("nvidia.com/gpu")
-        uses = (flag(container, "--device") or "cpu").startswith("cuda")
+        uses = (flag(container, "--device") or "cpu").startswith("cuda") or container["name"] == "engine"
         if uses != (asked is not None):
             yield f"{place} computes on {'a GPU' if uses else 'CPUs'} and asks for {asked or 'no GPU'}"
         if not uses:

@@ -32,7 +32,12 @@ from trueline.version import __version__
 Faults = Iterator[str]
 
 # Of others; each by its full version.
-FOREIGN = re.compile(r"docker\.io/library/postgres:\d+\.\d+-bookworm")
+FOREIGN = re.compile(
+    r"docker\.io/library/postgres:\d+\.\d+-bookworm"
+    r"|docker\.io/vllm/vllm-openai:v\d+\.\d+\.\d+"
+    r"|ghcr\.io/huggingface/text-generation-inference:\d+\.\d+\.\d+"
+)
+MOUNTED = ("/tls/", "/tokens/", "/constitution/")
 PLACE = re.compile(r"/artifacts/[\w./-]+")
 
 
@@ -69,7 +74,7 @@ def commands(objects: list[Object]) -> Faults:
     """Every command is `python -m` with a module of this repository, and takes the flags that it is given."""
     for place, _, container in all_containers(objects):
         command = container.get("command", [])
-        if FOREIGN.fullmatch(container["image"]) and not command:
+        if FOREIGN.fullmatch(container["image"]) and (not command or mounted_script(objects, command)):
             continue
         if command[:2] != ["python", "-m"] or len(command) != 3:
             yield f"{place} runs {' '.join(command) or 'what the image says'}, and not python -m MODULE"
@@ -77,6 +82,13 @@ def commands(objects: list[Object]) -> Faults:
             yield f"{place} runs {command[2]}, and there is no such module"
         else:
             yield from (f"{place}: {fault}" for fault in flag_faults(command[2], container.get("args", [])))
+
+
+def mounted_script(objects: list[Object], command: list[str]) -> bool:
+    """Whether `python3 /x/FILE.py` in another's image is a file that a ConfigMap of this set holds."""
+    name = Path(command[-1]).name
+    held = any(name in item.get("data", {}) for item in of_kind(objects, "ConfigMap"))
+    return command[:1] == ["python3"] and len(command) == 2 and held
 
 
 def flag_faults(module: str, words: list[str]) -> Faults:
@@ -99,7 +111,8 @@ def flag_faults(module: str, words: list[str]) -> Faults:
             yield f"{name}: no such flag"
             continue
         try:
-            known[name].metadata["parse"](value)
+            if not value.startswith(MOUNTED):  # a file that only the pod has
+                known[name].metadata["parse"](value)
         except ValueError as error:
             yield f"{word}: {error}"
 
@@ -138,10 +151,25 @@ def ports(objects: list[Object]) -> Faults:
             yield f"{named(service)} offers {served}, and its pods {offered}"
 
 
+def serving(objects: list[Object]) -> list[Object]:
+    """The workloads that have a gRPC port."""
+    return [each for each in of_kind(objects, *WORKLOADS) if "grpc" in port_names(each)]
+
+
+def pod_names(objects: list[Object], workload: Object) -> list[str]:
+    """What a StatefulSet's pods are called, or a JobSet's first one."""
+    if workload["kind"] == "Job":
+        (job_set,) = of_kind(objects, "JobSet")
+        return [f"{job_set['metadata']['name']}-{job_set['spec']['replicatedJobs'][0]['name']}-0-0"]
+    return [f"{workload['metadata']['name']}-{index}" for index in range(workload["spec"]["replicas"])]
+
+
 def service_of(objects: list[Object], workload: Object) -> Object | None:
-    """The Service that names a StatefulSet's pods."""
+    """The Service that names a workload's pods: a StatefulSet's serviceName, a JobSet's subdomain."""
+    subdomains = [each["spec"]["network"]["subdomain"] for each in of_kind(objects, "JobSet")]
+    named_so = {workload["spec"].get("serviceName"), *(subdomains if workload["kind"] == "Job" else [])}
     for service in of_kind(objects, "Service"):
-        if service["metadata"]["name"] == workload["spec"].get("serviceName") and selects(
+        if service["metadata"]["name"] in named_so and selects(
             service["spec"]["selector"], pod_labels(workload)
         ):
             return service
@@ -182,16 +210,14 @@ def addresses(objects: list[Object]) -> Faults:
         run = Path(options.runs) / (options.name or Path(options.recipe).stem)
         for name in sorted(recipe.needed_services):
             told = sorted(getattr(recipe.services, name).addresses)
-            workload = next(
-                (each for each in of_kind(objects, "StatefulSet") if each["metadata"]["name"] == name), None
-            )
+            workload = next((each for each in serving(objects) if each["metadata"]["name"] == name), None)
             service = service_of(objects, workload) if workload else None
             if workload is None or service is None:
                 yield f"the recipe needs {name}, and no Service names its pods"
                 continue
             port = next(each["port"] for each in service["spec"]["ports"] if each["name"] == "grpc")
             host = service["metadata"]["name"]
-            pods = [f"{name}-{index}.{host}:{port}" for index in range(workload["spec"]["replicas"])]
+            pods = [f"{pod}.{host}:{port}" for pod in pod_names(objects, workload)]
             if told not in ([f"kubernetes:///{name}:{port}"], pods):
                 yield f"the recipe looks for {name} at {told}, and its pods are {pods}"
             (container,) = pod_spec(workload)["containers"]
@@ -241,11 +267,13 @@ def recipe_of(objects: list[Object], job: Object) -> tuple[Recipe, argparse.Name
 
 
 def scraped(objects: list[Object]) -> Faults:
-    """Every PodMonitor finds pods with its ports, all pods with metrics are found, and its fields exist."""
-    serving = [each for each in of_kind(objects, *WORKLOADS) if "metrics" in port_names(each)]
-    for monitor in of_kind(objects, "PodMonitor"):
-        if set(monitor["spec"]) - {"selector", "podMetricsEndpoints"}:
+    """Each pod with metrics is scraped by one PodMonitor, under its service's name; there are alerts too."""
+    monitors = of_kind(objects, "PodMonitor")
+    for monitor in monitors:
+        if set(monitor["spec"]) - {"selector", "podMetricsEndpoints", "jobLabel"}:
             yield f"{named(monitor)} has a field that these rules do not know"
+        if monitor["spec"].get("jobLabel") != "app.kubernetes.io/name":
+            yield f"{named(monitor)} does not name jobs by their service, as alerts and dashboards do"
         for endpoint in monitor["spec"]["podMetricsEndpoints"]:
             if set(endpoint) - {"port", "path", "interval", "scrapeTimeout"}:
                 yield f"{named(monitor)} has a field that these rules do not know"
@@ -253,8 +281,12 @@ def scraped(objects: list[Object]) -> Faults:
                 found = selects(monitor["spec"]["selector"], pod_labels(workload))
                 if found and endpoint["port"] not in port_names(workload):
                     yield f"{named(monitor)} looks for the port {endpoint['port']} of {named(workload)}"
-                if workload in serving and not found:
-                    yield f"{named(monitor)} leaves out {named(workload)}"
+    for workload in of_kind(objects, *WORKLOADS) if monitors else []:
+        finders = [each for each in monitors if selects(each["spec"]["selector"], pod_labels(workload))]
+        if "metrics" in port_names(workload) and len(finders) != 1:
+            yield f"{len(finders)} monitors scrape {named(workload)}, and one should"
+    if monitors and not of_kind(objects, "PrometheusRule"):
+        yield "what is scraped has no alerts: no PrometheusRule is here"
 
 
 def port_names(workload: Object) -> set[str]:

@@ -11,7 +11,15 @@ from tests.k8s.rules_wiring import WIRING_RULES
 kubernetes_validate = pytest.importorskip("kubernetes_validate", reason="kubernetes-validate is missing")
 pytestmark = pytest.mark.skipif(bool(missing_kubectl()), reason=missing_kubectl())
 
-CUSTOM = {"PodMonitor"}  # no schema comes with Kubernetes; the rule `scraped` knows its fields
+# No schema comes with Kubernetes. The rule `scraped` knows the fields of a monitor, promtool those of the rules,
+# JOB_SET those of a set, whose Jobs are held against Kubernetes' own.
+CUSTOM = {"PodMonitor", "PrometheusRule", "JobSet"}
+JOB_SET = {
+    "spec": {"network", "failurePolicy", "replicatedJobs"},
+    "network": {"enableDNSHostnames", "subdomain", "publishNotReadyAddresses"},
+    "failurePolicy": {"maxRestarts"},
+    "replicatedJobs": {"name", "replicas", "template"},
+}
 RULES = (*POD_RULES, *WIRING_RULES, *NETWORK_RULES, *ACCESS_RULES)
 
 
@@ -47,6 +55,23 @@ def test_each_is_valid_to_the_three_newest_versions(built: dict[str, list[Object
                 assert version.startswith(f"{used}."), f"{named(item)} was held against {used}, not {version}"
 
 
+def test_the_job_set_has_fields_that_v1alpha2_knows(built: dict[str, list[Object]]) -> None:
+    (found,) = [item for item in built["tests/jobset"] if item["kind"] == "JobSet"]
+    assert found["apiVersion"] == "jobset.x-k8s.io/v1alpha2" and set(found["spec"]) == JOB_SET["spec"]
+    for field in ("network", "failurePolicy"):
+        assert set(found["spec"][field]) <= JOB_SET[field]
+    for job in found["spec"]["replicatedJobs"]:
+        assert set(job) == JOB_SET["replicatedJobs"]
+    ranks = [
+        job["template"]["spec"]["template"]["spec"]["containers"][0]["env"]
+        for job in found["spec"]["replicatedJobs"]
+    ]
+    assert [env[0] for env in ranks] == [{"name": "RANK", "value": "0"}, {"name": "RANK", "value": "1"}]
+    assert ranks[0][1:] == ranks[1][1:], "one place to meet"
+    meet = {each["name"]: each["value"] for each in ranks[0]}
+    assert (meet["WORLD_SIZE"], meet["MASTER_ADDR"]) == ("2", "trainer-lead-0-0.trainer")
+
+
 @pytest.mark.parametrize("name", kustomizations())
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
 def test_each_keeps_the_rule(built: dict[str, list[Object]], name: str, rule) -> None:
@@ -58,6 +83,11 @@ def test_the_cluster_runs_the_stages_of_the_recipe_that_laptops_run() -> None:
 
     hint = "python -m k8s.components.helpdesk.derive writes it anew"
     assert TARGET.read_text(encoding="utf-8") == derived(SOURCE.read_text(encoding="utf-8")), hint
+
+
+def test_the_judge_reads_the_constitution_of_the_helpdesk() -> None:
+    here, there = ROOT / "k8s/components/judge/constitution.yaml", ROOT / "worlds/helpdesk/constitution.yaml"
+    assert here.read_text(encoding="utf-8") == there.read_text(encoding="utf-8")
 
 
 def test_the_job_prepares_what_the_recipe_would(built: dict[str, list[Object]]) -> None:

@@ -31,7 +31,7 @@ async def fit(tmp_path: Path, wanted: SampledSettings, prompts: list[dict[str, A
     model = write_tiny_model(tmp_path / "m", context=24)
     run = begun(tmp_path, written(tmp_path, [{"text": "a", "chosen": "b", "rejected": "c"}]))
     async with policy_service(model=model) as (policy, _):
-        run.peers.policy = policy
+        run.peers.policy, run.peers.direct = policy, {"policy": {policy.target: policy}}
         version = (await policy.get_policy()).version
         kept = await fitting_prompts(run, "ppo", "prompts", prompts, wanted, version)
         again = await fitting_prompts(run, "ppo", "prompts", prompts, wanted, version)

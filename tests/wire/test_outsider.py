@@ -8,7 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from services.reward.hosting import Rewards
+from services.reward.service import RewardServicer
+from services.reward.settings import RewardSettings
+from services.server import running
+from tests.edge.certificates import authority, issue
 from tests.wire.scripted_services import ScriptedReward, serve
+from trueline.tokens import new_token
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -24,6 +30,24 @@ async def main():
             await reward.score("length", [("p", "x" * (65 * 1024 * 1024))])
         except trueline.CallError as error:
             print(error.code.name, error.retryable)
+asyncio.run(main())
+"""
+
+
+# Through TLS and a token, by arguments; then the token is another's.
+SECURED_SCRIPT = """
+import asyncio, sys, trueline
+async def main():
+    address, ca, token_file, weak = sys.argv[1:]
+    async with trueline.RewardClient(address, access=trueline.Access(ca=ca, token_file=token_file)) as reward:
+        await trueline.wait_until_ready(reward, timeout=20)
+        reply = await reward.score("length", [("p", "x" * size) for size in range(1, 33)])
+        print([score.value.raw for score in reply.scores] == [float(size) for size in range(1, 33)])
+    async with trueline.RewardClient(address, access=trueline.Access(ca=ca, token=weak)) as reward:
+        try:
+            await reward.score("length", [("p", "abc")])
+        except trueline.CallError as error:
+            print(error.code.name, error.reason, error.info["scope"])
 asyncio.run(main())
 """
 
@@ -68,6 +92,31 @@ async def check(python: Path, program) -> None:
         assert '"raw": 4.0' in ran.out, ran.err
 
 
+async def check_secured(python: Path, program, folder: Path) -> None:
+    """A batch through TLS and a token, from a script and the command, against the real reward service."""
+    root = authority(folder / "root")
+    server = issue(root, "server")
+    strong, kept = new_token("outsider", ["score"], None)
+    weak, other = new_token("reader", ["read"], None)
+    (folder / "tokens").write_text(f"{kept.line}\n{other.line}\n")
+    (folder / "token").write_text(strong + "\n")
+    settings = RewardSettings(
+        rules=(("length", "tests.edge.rules:length"),), grace=1.0, tokens=folder / "tokens",
+        tls_certificate=server.certificate, tls_key=server.key,
+    )  # fmt: skip
+    service = "trueline.v1.RewardService"
+    async with running(service, lambda host: RewardServicer(Rewards(host, settings)), settings) as served:
+        known = (root.certificate, folder / "token")
+        ran = await program(python, "-W", "error", "-c", SECURED_SCRIPT, served.address, *known, weak)
+        assert ran.out.split() == ["True", "PERMISSION_DENIED", "token_scope", "score"], ran.err
+        item = '{"prompt": "p", "response": "abcd"}'
+        words = [python.parent / "trueline", "score", served.address]
+        ran = await program(*words, "--ca", known[0], "--token-file", known[1], stdin=item)
+        assert '"raw": 4.0' in ran.out, ran.err
+        ran = await program(*words, TRUELINE_CA=str(known[0]), TRUELINE_TOKEN=weak, stdin=item)
+        assert ran.code == 1 and "PERMISSION_DENIED" in ran.err
+
+
 @pytest.mark.timeout(300)  # installing, over a network
 async def test_an_outsider_with_the_newest_packages_scores_a_batch_in_five_lines(wheel, tmp_path, program):
     python = clean_environment(tmp_path / "venv", wheel)
@@ -75,6 +124,7 @@ async def test_an_outsider_with_the_newest_packages_scores_a_batch_in_five_lines
     names = {line.partition("=")[0].lower() for line in listed.out.split()}
     assert not names & {"torch", "numpy", "transformers"}
     await check(python, program)
+    await check_secured(python, program, tmp_path)
 
 
 @pytest.mark.timeout(300)
@@ -87,3 +137,4 @@ async def test_an_outsider_with_the_oldest_packages_scores_a_batch_in_five_lines
     listed = await program(python, "-m", "pip", "list", "--format=freeze")
     assert set(declared_floors) <= set(listed.out.split())
     await check(python, program)
+    await check_secured(python, program, tmp_path)

@@ -11,8 +11,19 @@ class PromptOverflow(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     PROMPT_OVERFLOW_UNSPECIFIED: _ClassVar[PromptOverflow]
     PROMPT_OVERFLOW_TRUNCATE: _ClassVar[PromptOverflow]
+
+class GivenLogprobs(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    GIVEN_LOGPROBS_UNSPECIFIED: _ClassVar[GivenLogprobs]
+    GIVEN_LOGPROBS_NONE: _ClassVar[GivenLogprobs]
+    GIVEN_LOGPROBS_TEMPERATURE_ONE: _ClassVar[GivenLogprobs]
+    GIVEN_LOGPROBS_ANY_TEMPERATURE: _ClassVar[GivenLogprobs]
 PROMPT_OVERFLOW_UNSPECIFIED: PromptOverflow
 PROMPT_OVERFLOW_TRUNCATE: PromptOverflow
+GIVEN_LOGPROBS_UNSPECIFIED: GivenLogprobs
+GIVEN_LOGPROBS_NONE: GivenLogprobs
+GIVEN_LOGPROBS_TEMPERATURE_ONE: GivenLogprobs
+GIVEN_LOGPROBS_ANY_TEMPERATURE: GivenLogprobs
 
 class PromptSamples(_message.Message):
     __slots__ = ("prompt", "first_sample", "samples")
@@ -105,7 +116,7 @@ class GetPolicyRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetPolicyResponse(_message.Message):
-    __slots__ = ("version", "engine", "logprob_kinds", "hot_swap", "context_length", "vocabulary_size", "tokenizer_sha256", "template_sha256", "end_of_text_ids")
+    __slots__ = ("version", "engine", "logprob_kinds", "hot_swap", "context_length", "vocabulary_size", "tokenizer_sha256", "template_sha256", "end_of_text_ids", "restarts", "stop_texts", "top_k", "seeds", "given_logprobs", "deterministic")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     ENGINE_FIELD_NUMBER: _ClassVar[int]
     LOGPROB_KINDS_FIELD_NUMBER: _ClassVar[int]
@@ -115,6 +126,12 @@ class GetPolicyResponse(_message.Message):
     TOKENIZER_SHA256_FIELD_NUMBER: _ClassVar[int]
     TEMPLATE_SHA256_FIELD_NUMBER: _ClassVar[int]
     END_OF_TEXT_IDS_FIELD_NUMBER: _ClassVar[int]
+    RESTARTS_FIELD_NUMBER: _ClassVar[int]
+    STOP_TEXTS_FIELD_NUMBER: _ClassVar[int]
+    TOP_K_FIELD_NUMBER: _ClassVar[int]
+    SEEDS_FIELD_NUMBER: _ClassVar[int]
+    GIVEN_LOGPROBS_FIELD_NUMBER: _ClassVar[int]
+    DETERMINISTIC_FIELD_NUMBER: _ClassVar[int]
     version: _types_pb2.ModelVersion
     engine: str
     logprob_kinds: _containers.RepeatedScalarFieldContainer[_types_pb2.LogprobKind]
@@ -124,4 +141,10 @@ class GetPolicyResponse(_message.Message):
     tokenizer_sha256: str
     template_sha256: str
     end_of_text_ids: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, version: _Optional[_Union[_types_pb2.ModelVersion, _Mapping]] = ..., engine: _Optional[str] = ..., logprob_kinds: _Optional[_Iterable[_Union[_types_pb2.LogprobKind, str]]] = ..., hot_swap: bool = ..., context_length: _Optional[int] = ..., vocabulary_size: _Optional[int] = ..., tokenizer_sha256: _Optional[str] = ..., template_sha256: _Optional[str] = ..., end_of_text_ids: _Optional[_Iterable[int]] = ...) -> None: ...
+    restarts: bool
+    stop_texts: int
+    top_k: bool
+    seeds: bool
+    given_logprobs: GivenLogprobs
+    deterministic: bool
+    def __init__(self, version: _Optional[_Union[_types_pb2.ModelVersion, _Mapping]] = ..., engine: _Optional[str] = ..., logprob_kinds: _Optional[_Iterable[_Union[_types_pb2.LogprobKind, str]]] = ..., hot_swap: bool = ..., context_length: _Optional[int] = ..., vocabulary_size: _Optional[int] = ..., tokenizer_sha256: _Optional[str] = ..., template_sha256: _Optional[str] = ..., end_of_text_ids: _Optional[_Iterable[int]] = ..., restarts: bool = ..., stop_texts: _Optional[int] = ..., top_k: bool = ..., seeds: bool = ..., given_logprobs: _Optional[_Union[GivenLogprobs, str]] = ..., deterministic: bool = ...) -> None: ...
