@@ -26,7 +26,7 @@ from orchestrator.leash import CANNOT_RUN
 from orchestrator.ledger import Ledger, LedgerError, open_engine
 from orchestrator.ledger_place import holds_run, keep_ledger_url, kept_ledger_url, new_ledger_url
 from orchestrator.mending import DEADLINES, Mending, Stopped, own_trouble
-from orchestrator.metrics import RunMetrics, watched, write_targets
+from orchestrator.metrics import RunMetrics, targets, watched
 from orchestrator.metrics_door import MetricsPage
 from orchestrator.peers import CLIENTS, Peers
 from orchestrator.progress import Progress
@@ -198,10 +198,10 @@ async def drive_stages(
                 local.kill_stuck(service, began, f"killed: {DEADLINES} calls missed their deadlines")
 
         run = Run(recipe, directory, ledger, peers, progress, Mending(limits, stopping, tell, stuck))
-        if metrics is not None and page is not None:
+        if metrics is not None:
             metrics.follow(run.time, run.mending)
-            write_targets(directory, page.address, local.metrics_addresses)
-        finished = await until_done(run_stages(run), local.died, ledger)
+        with targets(directory, page, local.metrics_addresses):
+            finished = await until_done(run_stages(run), local.died, ledger)
         ledger.set_run(peak_memory_bytes=local.peak_memory_bytes())
         return finished
 

@@ -332,7 +332,14 @@ FAULTS: list[tuple[Callable, Callable[[Planted], object], str]] = [
     (
         rules_wiring.scraped,
         lambda p: p["PodMonitor/services"]["spec"]["selector"]["matchLabels"].update(extra="x"),
-        "leaves out",
+        "0 monitors scrape StatefulSet/policy",
+    ),
+    (rules_wiring.scraped, lambda p: p.drop("PodMonitor/orchestrator"), "0 monitors scrape Deployment/orch"),
+    (rules_wiring.scraped, lambda p: p.drop("PrometheusRule/trueline"), "has no alerts"),
+    (
+        rules_wiring.scraped,
+        lambda p: p["PodMonitor/services"]["spec"].pop("jobLabel"),
+        "does not name jobs",
     ),
     (
         rules_wiring.scraped,
