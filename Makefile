@@ -21,10 +21,15 @@ RUN := $(VENV)/bin/python
 INSTALL := $(RUN) -m pip install --quiet --disable-pip-version-check \
 	$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) --constraint constraints.txt
 
-.PHONY: demo demo-dpo demo-constitution test test-slow lint protos bench bench-peer seeds chaos cluster-sim clean
+.PHONY: demo demo-dpo demo-constitution watch test test-slow lint protos bench bench-peer seeds chaos \
+	cluster-sim clean
 
 demo: $(VENV)/installed
 	@$(RUN) -m orchestrator demo $(ARGS)
+
+# The demo with a local Prometheus (Debian's) that scrapes it and evaluates the alerts; says what is missing.
+watch: $(VENV)/installed
+	@$(RUN) -m k8s.monitoring.watch $(ARGS)
 
 # The same world by iterative DPO, and by critique, revision and PPO on what a judge prefers.
 demo-dpo demo-constitution: demo-%: $(VENV)/installed

@@ -26,7 +26,7 @@ from orchestrator.leash import CANNOT_RUN
 from orchestrator.ledger import Ledger, LedgerError, open_engine
 from orchestrator.ledger_place import holds_run, keep_ledger_url, kept_ledger_url, new_ledger_url
 from orchestrator.mending import DEADLINES, Mending, Stopped, own_trouble
-from orchestrator.metrics import RunMetrics, watched, write_targets
+from orchestrator.metrics import RunMetrics, targets, watched
 from orchestrator.metrics_door import MetricsPage
 from orchestrator.peers import CLIENTS, Peers
 from orchestrator.progress import Progress
@@ -90,14 +90,18 @@ def new_run(
     try:
         keep_recipe(directory, recipe)
         keep_ledger_url(directory, url)
-        ledger = Ledger(open_engine(url), directory.name)
-        ledger.create(
-            seed=recipe.seed, recipe=recipe.declared, recipe_sha256=recipe.sha256, code_sha256=code_digest()
-        )
+        return first_row(Ledger(open_engine(url), directory.name), recipe)
     except LedgerError:
         if not there_before:
             shutil.rmtree(directory)  # a run that never began
         raise
+
+
+def first_row(ledger: Ledger, recipe: Recipe) -> Ledger:
+    """The ledger with the run's own row in it."""
+    ledger.create(
+        seed=recipe.seed, recipe=recipe.declared, recipe_sha256=recipe.sha256, code_sha256=code_digest()
+    )
     return ledger
 
 
@@ -115,6 +119,8 @@ def same_run(
     """
     recipe = load_recipe(recipe_path, overrides, seed, directory)
     ledger = open_run(directory, ledger_url)
+    if not ledger.all_rows()["runs"]:  # who began it died before the first row
+        return first_row(ledger, recipe)
     recorded = ledger.info()["recipe_sha256"]
     if recipe.sha256 != recorded:
         raise RunError(
@@ -192,10 +198,10 @@ async def drive_stages(
                 local.kill_stuck(service, began, f"killed: {DEADLINES} calls missed their deadlines")
 
         run = Run(recipe, directory, ledger, peers, progress, Mending(limits, stopping, tell, stuck))
-        if metrics is not None and page is not None:
+        if metrics is not None:
             metrics.follow(run.time, run.mending)
-            write_targets(directory, page.address, local.metrics_addresses)
-        finished = await until_done(run_stages(run), local.died, ledger)
+        with targets(directory, page, local.metrics_addresses):
+            finished = await until_done(run_stages(run), local.died, ledger)
         ledger.set_run(peak_memory_bytes=local.peak_memory_bytes())
         return finished
 

@@ -30,7 +30,7 @@ from orchestrator.trend import Measured, measured, trend_of
 from orchestrator.whole_files import replaced
 from trueline.metrics import METRICS, STEP_NUMBERS
 
-TARGETS = "targets.json"
+TARGETS = ".targets"
 ROUNDS_OF_MEDIAN = 20
 CAUSES = 20  # of excluded rows; a label may not grow without bound, whatever a scorer says
 Labels = tuple[str, ...]
@@ -62,7 +62,8 @@ class StageHistory:
         found = measured(row.number, row.metrics)
         if found is not None:
             self.measured.append(found)
-        self.newest = [*_kept(self.newest), *round_samples(stage, row, sum(excluded.values()))]
+        new = round_samples(stage, row, sum(excluded.values()))
+        self.newest = [*_kept(self.newest, {name for name, _, _ in new}), *new]
 
     def samples(self, stage: str) -> Samples:
         """All that is told of the stage."""
@@ -72,20 +73,25 @@ class StageHistory:
         if self.seconds:
             found.append(("trueline_round_seconds_median", (stage,), median(self.seconds)))
         trend = trend_of(self.measured)
-        if trend is not None:
-            found += [
-                ("trueline_gold_slope_per_round", (stage,), trend.gold_slope),
-                ("trueline_gold_slope_error_per_round", (stage,), trend.gold_slope_error),
-                ("trueline_proxy_slope_per_round", (stage,), trend.proxy_slope),
-                ("trueline_gold_below_peak_ratio", (stage,), trend.below_peak),
-                ("trueline_proxy_above_peak", (stage,), trend.proxy_above_peak),
-            ]
+        slopes = (
+            {}
+            if trend is None
+            else {
+                "trueline_gold_slope_per_round": trend.gold_slope,
+                "trueline_gold_slope_error_per_round": trend.gold_slope_error,
+                "trueline_proxy_slope_per_round": trend.proxy_slope,
+                "trueline_gold_below_peak_ratio": trend.below_peak,
+                "trueline_proxy_above_peak": trend.proxy_above_peak,
+            }
+        )
+        found += [(name, (stage,), value) for name, value in slopes.items() if value is not None]
         return found + self.newest
 
 
-def _kept(before: Samples) -> Samples:
+def _kept(before: Samples, new: set[str]) -> Samples:
     """Gold and proxy are measured every few rounds and stay until they are measured again."""
-    return [each for each in before if each[0] in ("trueline_gold_score", "trueline_proxy_score")]
+    measured_rarely = {"trueline_gold_score", "trueline_proxy_score"} - new
+    return [each for each in before if each[0] in measured_rarely]
 
 
 def round_samples(stage: str, row: Round, excluded: int) -> Samples:
@@ -190,7 +196,8 @@ def plan_samples(stage: str, settings: Any) -> Samples:
     if rounds := getattr(settings, "rounds", 0):
         found.append(("trueline_rounds_planned", (stage,), rounds))
     for limit in ("soft", "hard"):
-        if budget := getattr(getattr(settings, "algorithm", None), f"kl_budget_{limit}", 0.0):
+        name = f"kl_budget_{limit}"
+        if budget := getattr(settings, name, getattr(getattr(settings, "algorithm", None), name, 0.0)):
             found.append(("trueline_kl_budget_nats", (stage, limit), budget))
     return found
 
@@ -247,19 +254,35 @@ class WatchedProgress:
         self._progress.close()
 
 
-def write_targets(directory: Path, orchestrator: str, services: Mapping[str, str]) -> None:
-    """Writes targets.json into the run's directory: what a Prometheus on this machine is to scrape (file_sd).
+@contextmanager
+def targets(directory: Path, page: MetricsPage | None, services: Mapping[str, str]) -> Iterator[None]:
+    """Keeps runs/.targets/RUN.json: what a Prometheus on this machine is to scrape (file_sd).
 
-    {"policy-0": "127.0.0.1:40123"} gives a target of the job policy whose instance is policy-0.
+    {"policy-0": "127.0.0.1:40123"} gives a target of the job policy whose instance is policy-0. Nothing is to
+    be scraped once the block is left, or a run that is over would look like services that are down.
     """
-    places = {"orchestrator-0": orchestrator, **services}
-    targets = [
+    if page is None:
+        yield
+        return
+    places = {"orchestrator-0": page.address, **services}
+    found = [
         {"targets": [address], "labels": {"job": name.rpartition("-")[0], "instance": name}}
         for name, address in places.items()
         if address
     ]
-    with replaced(directory / TARGETS) as file:
-        file.write((json.dumps(targets, indent=2) + "\n").encode())
+    path = directory.parent / TARGETS / f"{directory.name}.json"
+    write_targets(path, found)
+    try:
+        yield
+    finally:
+        write_targets(path, [])
+
+
+def write_targets(path: Path, found: list[dict[str, Any]]) -> None:
+    """Replaces the file."""
+    path.parent.mkdir(exist_ok=True)
+    with replaced(path) as file:
+        file.write((json.dumps(found, indent=2) + "\n").encode())
 
 
 @contextmanager

@@ -20,7 +20,7 @@ class Measured:
     round: int
     gold: float
     error: float
-    proxy: float
+    proxy: float | None  # where a learned reward trains
 
 
 @dataclass(frozen=True)
@@ -29,18 +29,20 @@ class Trend:
 
     gold_slope: float
     gold_slope_error: float
-    proxy_slope: float
+    proxy_slope: float | None
     below_peak: float  # in standard errors of the difference
-    proxy_above_peak: float
+    proxy_above_peak: float | None
 
 
 def measured(round_number: int, metrics: dict[str, object]) -> Measured | None:
     """A round's measurement from its ledger row; None where it has none that is whole."""
-    numbers = [metrics.get(name) for name in ("gold", "gold_low", "gold_high", "proxy")]
+    numbers = [metrics.get(name) for name in ("gold", "gold_low", "gold_high")]
     if not all(isinstance(each, int | float) and math.isfinite(each) for each in numbers):
         return None
-    gold, low, high, proxy = (float(each) for each in numbers)  # type: ignore[arg-type]
-    return Measured(round_number, gold, (high - low) / (2 * Z95), proxy)
+    gold, low, high = (float(each) for each in numbers)  # type: ignore[arg-type]
+    proxy = metrics.get("proxy")
+    known = isinstance(proxy, int | float) and math.isfinite(proxy)
+    return Measured(round_number, gold, (high - low) / (2 * Z95), float(proxy) if known else None)  # type: ignore[arg-type]
 
 
 def trend_of(history: Sequence[Measured]) -> Trend | None:
@@ -53,10 +55,13 @@ def trend_of(history: Sequence[Measured]) -> Trend | None:
     weights = [(each.round - mean) / spread for each in window]  # of least squares
     peak, last = max(history, key=lambda each: each.gold), history[-1]
     error = math.hypot(peak.error, last.error)
+    proxies = [each.proxy for each in window if each.proxy is not None]
+    whole = len(proxies) == len(window)
+    both = last.proxy is not None and peak.proxy is not None
     return Trend(
         gold_slope=sum(w * each.gold for w, each in zip(weights, window, strict=True)),
         gold_slope_error=math.hypot(*(w * each.error for w, each in zip(weights, window, strict=True))),
-        proxy_slope=sum(w * each.proxy for w, each in zip(weights, window, strict=True)),
+        proxy_slope=sum(w * p for w, p in zip(weights, proxies, strict=True)) if whole else None,
         below_peak=(peak.gold - last.gold) / error if error > 0 else 0.0,
-        proxy_above_peak=last.proxy - peak.proxy,
+        proxy_above_peak=last.proxy - peak.proxy if both else None,  # type: ignore[operator]
     )

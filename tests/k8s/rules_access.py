@@ -17,6 +17,7 @@ from tests.k8s.manifests import (
 
 Faults = Iterator[str]
 
+TLS_FLAGS, OPEN = ("--tls-certificate", "--tls-key", "--tokens"), "--insecure-network"
 CLUSTER_WIDE = ("ClusterRole", "ClusterRoleBinding")
 DOCS = (ROOT / "docs" / "deploy.md").read_text(encoding="utf-8")
 
@@ -77,6 +78,24 @@ def secrets(objects: list[Object]) -> Faults:
                 yield f"{place} has {name} in plain sight"
 
 
+def encrypted(objects: list[Object]) -> Faults:
+    """TLS and tokens for all or for nobody; who calls has the root and a token where they are asked for."""
+    serving = [
+        (place, container) for place, _, container in all_containers(objects) if flag(container, "--address")
+    ]
+    secured = any(flag(container, "--tls-certificate") for _, container in serving)
+    for place, container in serving:
+        lacking = [name for name in TLS_FLAGS if not flag(container, name)]
+        if secured and (lacking or OPEN in container["args"]):
+            yield f"{place} is open beside others that are not: {', '.join(lacking) or OPEN}"
+        if not flag(container, "--artifact-root"):
+            yield f"{place} lets callers name any path"
+    for each in orchestrators(objects):
+        (container,) = pod_spec(each)["containers"]
+        if secured and not {"TRUELINE_CA", "TRUELINE_TOKEN_FILE"} <= set(environment(container)):
+            yield f"{named(each)} has no root or no token to call with"
+
+
 def secrets_of(workload: Object, container: Object) -> Iterator[str]:
     """The Secrets that a container is given, as variables or files."""
     for variable in container.get("env", []):
@@ -87,4 +106,4 @@ def secrets_of(workload: Object, container: Object) -> Iterator[str]:
             yield volume["secret"]["secretName"]
 
 
-ACCESS_RULES = (privileges, ledger, secrets)
+ACCESS_RULES = (privileges, ledger, secrets, encrypted)

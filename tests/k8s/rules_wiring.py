@@ -32,7 +32,11 @@ from trueline.version import __version__
 Faults = Iterator[str]
 
 # Of others; each by its full version.
-FOREIGN = re.compile(r"docker\.io/library/postgres:\d+\.\d+-bookworm")
+FOREIGN = re.compile(
+    r"docker\.io/library/postgres:\d+\.\d+-bookworm"
+    r"|docker\.io/vllm/vllm-openai:v\d+\.\d+\.\d+"
+    r"|ghcr\.io/huggingface/text-generation-inference:\d+\.\d+\.\d+"
+)
 MOUNTED = ("/tls/", "/tokens/", "/constitution/")
 PLACE = re.compile(r"/artifacts/[\w./-]+")
 
@@ -70,7 +74,7 @@ def commands(objects: list[Object]) -> Faults:
     """Every command is `python -m` with a module of this repository, and takes the flags that it is given."""
     for place, _, container in all_containers(objects):
         command = container.get("command", [])
-        if FOREIGN.fullmatch(container["image"]) and not command:
+        if FOREIGN.fullmatch(container["image"]) and (not command or mounted_script(objects, command)):
             continue
         if command[:2] != ["python", "-m"] or len(command) != 3:
             yield f"{place} runs {' '.join(command) or 'what the image says'}, and not python -m MODULE"
@@ -78,6 +82,13 @@ def commands(objects: list[Object]) -> Faults:
             yield f"{place} runs {command[2]}, and there is no such module"
         else:
             yield from (f"{place}: {fault}" for fault in flag_faults(command[2], container.get("args", [])))
+
+
+def mounted_script(objects: list[Object], command: list[str]) -> bool:
+    """Whether `python3 /x/FILE.py` in another's image is a file that a ConfigMap of this set holds."""
+    name = Path(command[-1]).name
+    held = any(name in item.get("data", {}) for item in of_kind(objects, "ConfigMap"))
+    return command[:1] == ["python3"] and len(command) == 2 and held
 
 
 def flag_faults(module: str, words: list[str]) -> Faults:
@@ -256,11 +267,13 @@ def recipe_of(objects: list[Object], job: Object) -> tuple[Recipe, argparse.Name
 
 
 def scraped(objects: list[Object]) -> Faults:
-    """Every PodMonitor finds pods with its ports, all pods with metrics are found, and its fields exist."""
-    serving = [each for each in of_kind(objects, *WORKLOADS) if "metrics" in port_names(each)]
-    for monitor in of_kind(objects, "PodMonitor"):
-        if set(monitor["spec"]) - {"selector", "podMetricsEndpoints"}:
+    """Each pod with metrics is scraped by one PodMonitor, under its service's name; there are alerts too."""
+    monitors = of_kind(objects, "PodMonitor")
+    for monitor in monitors:
+        if set(monitor["spec"]) - {"selector", "podMetricsEndpoints", "jobLabel"}:
             yield f"{named(monitor)} has a field that these rules do not know"
+        if monitor["spec"].get("jobLabel") != "app.kubernetes.io/name":
+            yield f"{named(monitor)} does not name jobs by their service, as alerts and dashboards do"
         for endpoint in monitor["spec"]["podMetricsEndpoints"]:
             if set(endpoint) - {"port", "path", "interval", "scrapeTimeout"}:
                 yield f"{named(monitor)} has a field that these rules do not know"
@@ -268,8 +281,12 @@ def scraped(objects: list[Object]) -> Faults:
                 found = selects(monitor["spec"]["selector"], pod_labels(workload))
                 if found and endpoint["port"] not in port_names(workload):
                     yield f"{named(monitor)} looks for the port {endpoint['port']} of {named(workload)}"
-                if workload in serving and not found:
-                    yield f"{named(monitor)} leaves out {named(workload)}"
+    for workload in of_kind(objects, *WORKLOADS) if monitors else []:
+        finders = [each for each in monitors if selects(each["spec"]["selector"], pod_labels(workload))]
+        if "metrics" in port_names(workload) and len(finders) != 1:
+            yield f"{len(finders)} monitors scrape {named(workload)}, and one should"
+    if monitors and not of_kind(objects, "PrometheusRule"):
+        yield "what is scraped has no alerts: no PrometheusRule is here"
 
 
 def port_names(workload: Object) -> set[str]:

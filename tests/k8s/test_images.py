@@ -72,11 +72,16 @@ def test_the_root_is_read_only_and_tmp_is_not(builder: Builder) -> None:
 @needs_tools
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_the_orchestrator_says_what_it_lacks_and_carries_no_torch(builder: Builder) -> None:
+def test_the_orchestrator_says_what_it_lacks_and_carries_what_a_cluster_takes_and_no_torch(
+    builder: Builder,
+) -> None:
     image = builder.build("orchestrator")
     with Container(builder, image, ["status", "nobody", "--runs=/artifacts/runs"]) as orchestrator:
         assert orchestrator.wait() == 1
         assert "holds no run" in orchestrator.log()
-    check = "import importlib.util, sys; sys.exit(importlib.util.find_spec('torch') is not None)"
+    check = (
+        "import importlib.util, sys, kubernetes, psycopg; "
+        "sys.exit(importlib.util.find_spec('torch') is not None)"
+    )
     with Container(builder, image, ["python", "-c", check], entrypoint=[]) as done:
         assert done.wait() == 0

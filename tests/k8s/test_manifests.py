@@ -11,9 +11,9 @@ from tests.k8s.rules_wiring import WIRING_RULES
 kubernetes_validate = pytest.importorskip("kubernetes_validate", reason="kubernetes-validate is missing")
 pytestmark = pytest.mark.skipif(bool(missing_kubectl()), reason=missing_kubectl())
 
-# No schema comes with Kubernetes. The rule `scraped` knows the fields of the one, JOB_SET those of the other,
-# whose Jobs are held against Kubernetes' own.
-CUSTOM = {"PodMonitor", "JobSet"}
+# No schema comes with Kubernetes. The rule `scraped` knows a monitor's fields, promtool those of the rules,
+# JOB_SET those of a set, whose Jobs are held against Kubernetes' own.
+CUSTOM = {"PodMonitor", "PrometheusRule", "JobSet"}
 JOB_SET = {
     "spec": {"network", "failurePolicy", "replicatedJobs"},
     "network": {"enableDNSHostnames", "subdomain", "publishNotReadyAddresses"},

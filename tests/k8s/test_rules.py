@@ -305,6 +305,21 @@ FAULTS: list[tuple[Callable, Callable[[Planted], object], str]] = [
         "does not say how to make it",
     ),
     (
+        rules_access.encrypted,
+        lambda p: p.container(POLICY)["args"].append("--tls-certificate=/tls/tls.crt"),
+        "is open beside others that are not",
+    ),
+    (
+        rules_access.encrypted,
+        lambda p: p.container(POLICY)["args"].append("--tls-certificate=/tls/tls.crt"),
+        "no root or no token",
+    ),
+    (
+        rules_access.encrypted,
+        lambda p: p.container(POLICY)["args"].remove("--artifact-root=/artifacts"),
+        "lets callers name any path",
+    ),
+    (
         rules_access.secrets,
         lambda p: p.container(POSTGRES)["env"].append({"name": "PGPASSWORD", "value": "x"}),
         "in plain sight",
@@ -317,7 +332,14 @@ FAULTS: list[tuple[Callable, Callable[[Planted], object], str]] = [
     (
         rules_wiring.scraped,
         lambda p: p["PodMonitor/services"]["spec"]["selector"]["matchLabels"].update(extra="x"),
-        "leaves out",
+        "0 monitors scrape StatefulSet/policy",
+    ),
+    (rules_wiring.scraped, lambda p: p.drop("PodMonitor/orchestrator"), "0 monitors scrape Deployment/orch"),
+    (rules_wiring.scraped, lambda p: p.drop("PrometheusRule/trueline"), "has no alerts"),
+    (
+        rules_wiring.scraped,
+        lambda p: p["PodMonitor/services"]["spec"].pop("jobLabel"),
+        "does not name jobs",
     ),
     (
         rules_wiring.scraped,

@@ -1,5 +1,6 @@
 """The run's own /metrics: the ledger's numbers, after a resume too, each scrape of one moment."""
 
+import json
 import math
 import urllib.error
 import urllib.request
@@ -7,9 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from prometheus_client import CollectorRegistry
 
-from orchestrator.metrics import CAUSES, RunMetrics, WatchedProgress, watched, write_targets
-from orchestrator.metrics_door import MetricsDoor, serving
+from orchestrator.metrics import CAUSES, RunMetrics, WatchedProgress, targets, watched
+from orchestrator.metrics_door import MetricsDoor, MetricsPage, serving
 from orchestrator.processes import LaunchError
 from orchestrator.progress import PlainProgress
 from orchestrator.trend import Measured, measured, trend_of
@@ -79,6 +81,14 @@ def test_a_round_shows_as_soon_as_it_is_told_and_a_number_that_is_none_never(tmp
         "gold stays until it is measured again"
     )
     assert shown["trueline_rounds_total"][("run", "ppo", "committed")] == 2.0
+    writer.ledger.begin_round("ppo", 3, 4)
+    writer.ledger.commit_round("ppo", 3, {**NUMBERS, "gold": 2.05}, 1.0)
+    progress.step_done("ppo", 3, 4, {})
+    golds = [
+        (name, labels, value) for name, labels, value in metrics._samples() if name == "trueline_gold_score"
+    ]
+    assert [value for _, labels, value in golds if labels[-1] == "mean"] == [2.05], "the old one is gone"
+    shown = found(metrics)
     assert shown == found(RunMetrics(writer.ledger, writer.recipe)) | {
         "trueline_stage_info": shown["trueline_stage_info"]
     }
@@ -130,14 +140,14 @@ def test_without_an_address_nothing_is_served(writer: RunWriter, tmp_path: Path)
             assert isinstance(told, WatchedProgress) and metrics is not None
 
 
-def test_targets_name_each_process_by_service_and_place(tmp_path: Path) -> None:
-    import json
-
-    write_targets(tmp_path, "127.0.0.1:1", {"policy-1": "127.0.0.1:2", "reward-0": ""})
-    assert json.loads((tmp_path / "targets.json").read_text()) == [
-        {"targets": ["127.0.0.1:1"], "labels": {"job": "orchestrator", "instance": "orchestrator-0"}},
-        {"targets": ["127.0.0.1:2"], "labels": {"job": "policy", "instance": "policy-1"}},
-    ]
+def test_targets_name_each_process_by_service_and_place_until_the_run_is_over(tmp_path: Path) -> None:
+    page = MetricsPage(CollectorRegistry(), "", "127.0.0.1:1")
+    with targets(tmp_path / "run", page, {"policy-1": "127.0.0.1:2", "reward-0": ""}):
+        assert json.loads((tmp_path / ".targets" / "run.json").read_text()) == [
+            {"targets": ["127.0.0.1:1"], "labels": {"job": "orchestrator", "instance": "orchestrator-0"}},
+            {"targets": ["127.0.0.1:2"], "labels": {"job": "policy", "instance": "policy-1"}},
+        ]
+    assert json.loads((tmp_path / ".targets" / "run.json").read_text()) == []
 
 
 @pytest.mark.parametrize("address", ["0.0.0.0:0", "127.0.0.1", ":9464"])
