@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.recipes import RECIPES
+from benchmarks.recipes import RECIPES, with_words
 from k8s.monitoring.__main__ import BOARDS
 from k8s.monitoring.board import with_values
 from k8s.monitoring.prometheus import RULES, Prometheus, prometheus
@@ -28,8 +28,8 @@ from trueline.metrics import METRICS, STEP_NUMBERS
 
 SCRAPE = "250ms"
 STAGES = {"helpdesk-ppo": "ppo", "helpdesk-dpo": "dpo"}
-# Nothing exports these in the two runs: there is no judge, and nothing fails.
-LACKING = re.compile(r"^trueline_(judge_|kto_|reward_disagreement)|^DCGM")
+# What the two runs lack: a judge, KTO, an ensemble, a score clip, a failed call, a row left out.
+LACKING = re.compile(r"^trueline_(judge_|kto_|reward_(disagreement|clipped)|retries|(trainer_)?excluded)")
 
 
 def main() -> int:
@@ -62,9 +62,9 @@ def run(recipe: str, runs: Path, small: bool) -> None:
 
 def shrunk(recipe: str) -> list[str]:
     """Overrides that keep every stage and make all of them small."""
-    prepare = ["python", "-m", "worlds.helpdesk", "prepare", "--output", "{prepared}", "--seed", "{seed}"]
-    prepare += ["--logs", "256", "--demonstrations", "256", "--prompts", "40", "--heldout", "64"]
-    found = [f"prepare.command={json.dumps(prepare)}"]
+    sizes = {"judge": 64} if recipe == "helpdesk-dpo" else {}
+    prepare = with_words(RECIPES / f"{recipe}.yaml", logs=256, demonstrations=256, **sizes)
+    found = [f"prepare.command={json.dumps([*prepare, '--prompts=40', '--heldout=64'])}"]
     for stage in ("pretrain", "sft"):
         found += [f"stages.{stage}.rows_per_step=64", f"stages.{stage}.minibatch_size=32"]
     stage = STAGES[recipe]
@@ -72,6 +72,9 @@ def shrunk(recipe: str) -> list[str]:
     found += [f"stages.{stage}.gold_every=2", f"stages.{stage}.gold_limit=16"]
     found += [f"stages.{stage}.prompts_per_chunk=8", f"stages.{stage}.checkpoint_every=3"]
     found += ["stages.evaluate.prompt_limit=32"]
+    if recipe == "helpdesk-dpo":  # a judge that has learned nothing abstains
+        label = {"kind": "simulated", "scorer": "gold", "scale": 2.0}
+        found += [f"stages.dpo.label={json.dumps(label)}", "stages.judge.rows_per_step=64"]
     if recipe == "helpdesk-ppo":
         found += ["stages.collect.prompt_limit=32", "stages.reward.rows_per_step=16"]
         found += ["stages.reward.minibatch_size=8", "stages.reward.normalisation.samples=16"]

@@ -90,14 +90,18 @@ def new_run(
     try:
         keep_recipe(directory, recipe)
         keep_ledger_url(directory, url)
-        ledger = Ledger(open_engine(url), directory.name)
-        ledger.create(
-            seed=recipe.seed, recipe=recipe.declared, recipe_sha256=recipe.sha256, code_sha256=code_digest()
-        )
+        return first_row(Ledger(open_engine(url), directory.name), recipe)
     except LedgerError:
         if not there_before:
             shutil.rmtree(directory)  # a run that never began
         raise
+
+
+def first_row(ledger: Ledger, recipe: Recipe) -> Ledger:
+    """The ledger with the run's own row in it."""
+    ledger.create(
+        seed=recipe.seed, recipe=recipe.declared, recipe_sha256=recipe.sha256, code_sha256=code_digest()
+    )
     return ledger
 
 
@@ -115,6 +119,8 @@ def same_run(
     """
     recipe = load_recipe(recipe_path, overrides, seed, directory)
     ledger = open_run(directory, ledger_url)
+    if not ledger.all_rows()["runs"]:  # who began it died before the first row
+        return first_row(ledger, recipe)
     recorded = ledger.info()["recipe_sha256"]
     if recipe.sha256 != recorded:
         raise RunError(

@@ -62,7 +62,8 @@ class StageHistory:
         found = measured(row.number, row.metrics)
         if found is not None:
             self.measured.append(found)
-        self.newest = [*_kept(self.newest), *round_samples(stage, row, sum(excluded.values()))]
+        new = round_samples(stage, row, sum(excluded.values()))
+        self.newest = [*_kept(self.newest, {name for name, _, _ in new}), *new]
 
     def samples(self, stage: str) -> Samples:
         """All that is told of the stage."""
@@ -87,9 +88,10 @@ class StageHistory:
         return found + self.newest
 
 
-def _kept(before: Samples) -> Samples:
+def _kept(before: Samples, new: set[str]) -> Samples:
     """Gold and proxy are measured every few rounds and stay until they are measured again."""
-    return [each for each in before if each[0] in ("trueline_gold_score", "trueline_proxy_score")]
+    measured_rarely = {"trueline_gold_score", "trueline_proxy_score"} - new
+    return [each for each in before if each[0] in measured_rarely]
 
 
 def round_samples(stage: str, row: Round, excluded: int) -> Samples:

@@ -78,11 +78,17 @@ async def served(run: Run, row: Row) -> types_pb2.ModelVersion | None:
     judge = ParseDict(row["verdict"]["judge"], judge_pb2.JudgeModel())
     if not judge.HasField("version"):
         return None
-    kept = run.ledger.version(judge.version.model, judge.version.number)
-    if kept is None or kept["removed_at"] is not None:
+    kept, given = run.ledger.version(judge.version.model, judge.version.number), run.recipe.services.judge
+    if kept is not None and kept["removed_at"] is None:
+        where = location(judge.version.model, kept)
+    elif kept is None and given.model in run.recipe.models:  # a plain directory that the recipe names
+        where = run.locate(given.model)
+    else:
         raise RunError(f"{model_of(row)}, which judged {row['item']}, is not kept any more")
-    where = location(judge.version.model, kept)
-    return await run.peers.serve_judge(where, run.header(f"replay/{judge.version.number}"))
+    version = await run.peers.serve_judge(where, run.header(f"replay/{judge.version.number}"))
+    if version != judge.version:
+        raise RunError(f"{where.uri} is not what judged {row['item']}: its content has changed since")
+    return version
 
 
 def question_of(rows: Sequence[Row], version: types_pb2.ModelVersion | None) -> judge_pb2.CompareRequest:

@@ -39,9 +39,16 @@ class Door(grpc.aio.ServerInterceptor):
         try:
             name = admit(self._tokens, handler_call_details.method, handler_call_details.invocation_metadata)
         except (UnauthenticatedError, UnauthorizedError) as refusal:
+            _name_caller(refusal.info.get("token", ""))
             return _refusing(handler, refusal)
-        call_fields.set({**call_fields.get(), **({"caller": name} if name else {})})
+        _name_caller(name)
         return handler
+
+
+def _name_caller(name: str) -> None:
+    """Names the token's bearer in the call's log line."""
+    if name:
+        call_fields.set({**call_fields.get(), "caller": name})
 
 
 def admit(tokens: TokenFile, method: str, metadata: Any) -> str:

@@ -72,7 +72,8 @@ def missing() -> str:
 def prepare(cluster: Cluster, sizes: tuple[str, ...]) -> None:
     """The Job's work, as its manifest has it."""
     pod = cluster.kubelet.start("prepare", "prepare", list(sizes))
-    code = pod.process.wait(300)
+    cluster.wait(lambda: pod.process.poll() is not None, "the world to be prepared", still=False)
+    code = pod.process.returncode
     said = pod.log.read_text(errors="replace")
     cluster.kubelet.remove("prepare")
     if code:

@@ -149,11 +149,11 @@ class Cluster:
         """Whether the run has."""
         return self.ledger.info()["status"] == "finished"
 
-    def wait(self, holds: Callable[[], Any], what: str) -> None:
-        """Polls. Failed where the time is over, or a pod that should live has ended."""
+    def wait(self, holds: Callable[[], Any], what: str, still: bool = True) -> None:
+        """Polls. Failed where the time is over, or a pod that should `still` live has ended."""
         while not holds():
             for pod in self.kubelet.pods.values():
-                if pod.process.poll() is not None:
+                if still and pod.process.poll() is not None:
                     said = pod.log.read_text(errors="replace")[-3000:]
                     raise Failed(f"{pod.name} ended with {pod.process.returncode}\n{said}")
             if time.monotonic() > self.deadline:

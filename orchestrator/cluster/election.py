@@ -88,6 +88,11 @@ class Election:
         return time.monotonic() - self.answered < 2 * self.timing.duration
 
     @property
+    def sure(self) -> bool:
+        """Whether its Lease cannot be another's yet: who was stopped for a while begins nothing."""
+        return self.leading and time.monotonic() - self.answered < self.timing.duration
+
+    @property
     def alive(self) -> bool:
         """Whether the thread still looks; a look takes no longer than its calls."""
         limit = 4 * self.api.call_seconds + 10 * self.timing.retry

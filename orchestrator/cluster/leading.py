@@ -140,7 +140,8 @@ async def with_inputs(begin: Begin, candidate: Candidate) -> tuple[Path, Ledger]
     until, told = time.monotonic() + INPUT_SECONDS, False
     while True:
         try:
-            return begin()
+            if candidate.election.sure:
+                return begin()
         except RecipeError as error:
             absent = all(any(word in fault for word in ABSENT) for fault in error.faults)
             if not absent or time.monotonic() > until:
@@ -152,6 +153,8 @@ async def with_inputs(begin: Begin, candidate: Candidate) -> tuple[Path, Ledger]
             await asyncio.wait_for(candidate.stopping.wait(), INPUT_PAUSE_SECONDS)
         if candidate.stopping.is_set():
             raise Stopped("stopped while it waited for inputs")
+        if not candidate.election.leading:
+            raise LostLease(f"{candidate.election.holder} holds the Lease")
 
 
 async def while_leading(candidate: Candidate, directory: Path, ledger: Ledger) -> bool | None:

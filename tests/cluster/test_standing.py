@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import pytest
+
 from orchestrator.drive import open_run
 from orchestrator.launcher import REPOSITORY
 from tests.cluster.api_server import ApiServer, slice_of, stateful_set
@@ -94,6 +96,27 @@ def test_one_drives_the_other_stands_by_and_takes_over(tmp_path: Path, server: A
         assert second.stop() == 0, second.log.read_text()
     check_events(server)
     assert used_verbs(server) == allowed_verbs(server)
+
+
+@pytest.mark.slow
+def test_a_leader_that_was_stopped_for_a_while_stands_by_when_it_wakes(
+    tmp_path: Path, server: ApiServer
+) -> None:
+    data = write_recipe(tmp_path)
+    server.put("endpointslices", slice_of("policy", ["10.0.0.1"]))
+    server.put("statefulsets", stateful_set("policy", 1))
+    with pod("first", tmp_path, server) as first:
+        until(lambda: first.says("/readyz") == (200, "leading\n"), 60)
+        with pod("second", tmp_path, server) as second:
+            until(lambda: second.says("/readyz")[1].startswith("standby: first_"), 60)
+            first.process.send_signal(signal.SIGSTOP)
+            assert until(lambda: second.says("/readyz") == (200, "leading\n"), 60) < 30
+            data.write_text(json.dumps({"prompt": "a", "chosen": "yes", "rejected": "no"}) + "\n")
+            until(lambda: second.says("/readyz") == (200, "finished\n"), 60)
+            first.process.send_signal(signal.SIGCONT)
+            until(lambda: first.says("/readyz")[1].startswith("standby: second_"), 60)
+            assert open_run(tmp_path / "runs" / "recipe").info()["epoch"] == 1, "it has taken nothing"
+            assert (first.stop(), second.stop()) == (0, 0)
 
 
 def check_events(server: ApiServer) -> None:

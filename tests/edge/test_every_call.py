@@ -18,6 +18,7 @@ from google.protobuf import descriptor_pb2
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from grpc_status import rpc_status
 
+from orchestrator.metrics_door import MetricsDoor, serving
 from services.judge.hosting import Judge
 from services.judge.service import JudgeServicer
 from services.judge.settings import JudgeSettings
@@ -168,15 +169,18 @@ def http(url: str, secret: str | None, context: ssl.SSLContext | None = None) ->
 
 @pytest.mark.parametrize("route", [*SCOPE_OF_ROUTE, "/", "/nothing", "/metrics?name[]=up"])
 async def test_every_route_refuses_every_bad_token_over_tls(tmp_path, tokens, root, certificate, route):
+    """Of the five services, and of the orchestrator."""
     context = ssl.create_default_context(cafile=root.certificate)
     edge = {"tls_certificate": certificate.certificate, "tls_key": certificate.key, "tokens": tokens.path}
     async with all_services(tmp_path, **edge) as servers:
-        for server in servers:
-            url = f"https://{server.metrics_address}{route}"
-            wrong = "tl_" + "x" * 43
-            asked = [None, wrong, tokens.secrets["ended"], tokens.secrets["score"], tokens.secrets["read"]]
-            codes = [await asyncio.to_thread(http, url, secret, context) for secret in asked]
-            assert codes == [401, 401, 401, 403, 200]
+        with serving(MetricsDoor("127.0.0.1:0", **edge)) as page:
+            for place in (*(server.metrics_address for server in servers), page.address):
+                wrong = "tl_" + "x" * 43
+                ended, weak, good = (tokens.secrets[name] for name in ("ended", "score", "read"))
+                asked = (None, wrong, ended, weak, good)
+                url = f"https://{place}{route}"
+                codes = [await asyncio.to_thread(http, url, secret, context) for secret in asked]
+                assert codes == [401, 401, 401, 403, 200], place
 
 
 async def test_a_method_without_a_row_is_refused_to_everybody(tokens):

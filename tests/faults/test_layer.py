@@ -13,9 +13,9 @@ from pathlib import Path
 import grpc
 import pytest
 
-from services.model_settings import ModelSettings
 from services.policy.hosting import Policy
 from services.policy.service import PolicyServicer
+from services.policy.settings import PolicySettings
 from services.server import running
 from tests.faults.caller_edge import together
 from tests.faults.clock import preload
@@ -42,7 +42,7 @@ async def faulty_policy(
     """A policy service with the layer at its edge."""
     monkeypatch.setattr(grpc.aio, "server", grpc.aio.server)  # put back afterwards
     install_service_edge(plan, "policy")
-    settings = ModelSettings(grace=1.0, model=model)
+    settings = PolicySettings(grace=1.0, model=model)
     async with running(POLICY, lambda host: PolicyServicer(Policy(host, settings)), settings) as server:
         await server.started()
         async with PolicyClient.direct(server.address, deadline=10.0) as client:

@@ -112,6 +112,8 @@ def probed(objects: list[Object]) -> Faults:
         ports = {port["name"]: port["containerPort"] for port in container.get("ports", [])}
         if workload["kind"] == "Job" and not ports:
             continue  # its end is what Kubernetes sees of it
+        if container["name"] == "engine":
+            continue  # on loopback, where kubelet cannot ask: the policy beside it is unready while it is
         if "grpc" in ports:
             yield from grpc_probes(place, container, ports)
         elif "probes" in ports:
@@ -224,7 +226,7 @@ def gpus(objects: list[Object]) -> Faults:
     """A container that computes on a GPU asks for one, as text, tolerates its node and has shared memory."""
     for place, workload, container in all_containers(objects):
         asked = container.get("resources", {}).get("limits", {}).get("nvidia.com/gpu")
-        uses = (flag(container, "--device") or "cpu").startswith("cuda")
+        uses = (flag(container, "--device") or "cpu").startswith("cuda") or container["name"] == "engine"
         if uses != (asked is not None):
             yield f"{place} computes on {'a GPU' if uses else 'CPUs'} and asks for {asked or 'no GPU'}"
         if not uses:

@@ -32,7 +32,11 @@ from trueline.version import __version__
 Faults = Iterator[str]
 
 # Of others; each by its full version.
-FOREIGN = re.compile(r"docker\.io/library/postgres:\d+\.\d+-bookworm")
+FOREIGN = re.compile(
+    r"docker\.io/library/postgres:\d+\.\d+-bookworm"
+    r"|docker\.io/vllm/vllm-openai:v\d+\.\d+\.\d+"
+    r"|ghcr\.io/huggingface/text-generation-inference:\d+\.\d+\.\d+"
+)
 MOUNTED = ("/tls/", "/tokens/", "/constitution/")
 PLACE = re.compile(r"/artifacts/[\w./-]+")
 
@@ -70,7 +74,7 @@ def commands(objects: list[Object]) -> Faults:
     """Every command is `python -m` with a module of this repository, and takes the flags that it is given."""
     for place, _, container in all_containers(objects):
         command = container.get("command", [])
-        if FOREIGN.fullmatch(container["image"]) and not command:
+        if FOREIGN.fullmatch(container["image"]) and (not command or mounted_script(objects, command)):
             continue
         if command[:2] != ["python", "-m"] or len(command) != 3:
             yield f"{place} runs {' '.join(command) or 'what the image says'}, and not python -m MODULE"
@@ -78,6 +82,13 @@ def commands(objects: list[Object]) -> Faults:
             yield f"{place} runs {command[2]}, and there is no such module"
         else:
             yield from (f"{place}: {fault}" for fault in flag_faults(command[2], container.get("args", [])))
+
+
+def mounted_script(objects: list[Object], command: list[str]) -> bool:
+    """Whether `python3 /x/FILE.py` in another's image is a file that a ConfigMap of this set holds."""
+    name = Path(command[-1]).name
+    held = any(name in item.get("data", {}) for item in of_kind(objects, "ConfigMap"))
+    return command[:1] == ["python3"] and len(command) == 2 and held
 
 
 def flag_faults(module: str, words: list[str]) -> Faults:

@@ -11,7 +11,7 @@ from tests.k8s.rules_wiring import WIRING_RULES
 kubernetes_validate = pytest.importorskip("kubernetes_validate", reason="kubernetes-validate is missing")
 pytestmark = pytest.mark.skipif(bool(missing_kubectl()), reason=missing_kubectl())
 
-# No schema comes with Kubernetes. The rule `scraped` knows the fields of a monitor, promtool those of the rules,
+# No schema comes with Kubernetes. The rule `scraped` knows a monitor's fields, promtool those of the rules,
 # JOB_SET those of a set, whose Jobs are held against Kubernetes' own.
 CUSTOM = {"PodMonitor", "PrometheusRule", "JobSet"}
 JOB_SET = {

@@ -39,6 +39,12 @@ SMALL_PPO = (
     "stages.ppo.checkpoint_every=2",
 )
 SMALL_DPO = (
+    f"prepare.command={json.dumps([*PREPARE, '--judge', '40', '--context', '256'])}",
+    "stages.judge.rows_per_step=100",
+    "stages.dpo.label.min_option_mass=0.0",
+    "stages.dpo.label.disagreement_tolerance=1.0",  # of a judge that has learned next to nothing
+    "stages.dpo.label.tie_band=0.0",
+    "stages.dpo.algorithm.max_missing_share=0.9",  # responses of a model that small may be empty
     "stages.dpo.rounds=6",
     "stages.dpo.prompts_per_round=16",
     "stages.dpo.prompts_per_chunk=8",

@@ -64,7 +64,7 @@ def services(folder: Path, flags: list[str]) -> Iterator[dict[str, list[str]]]:
 
 
 @pytest.mark.slow  # a whole run
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_a_run_ends_behind_tls_and_tokens_and_does_not_begin_without(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -80,8 +80,8 @@ def test_a_run_ends_behind_tls_and_tokens_and_does_not_begin_without(
         given = [f"services.{name}.addresses={json.dumps(each)}" for name, each in addresses.items()]
         monkeypatch.setenv("TRUELINE_CA", str(root.certificate))
         monkeypatch.setenv("TRUELINE_TOKEN_FILE", str(tmp_path / "weak"))
-        assert start_small(runs, "weak", *QUICK, *given).wait(120) == 1
+        assert start_small(runs, "weak", *QUICK, *given).wait(300) == 1
         assert "PERMISSION_DENIED: this needs scope" in (runs / "output.log").read_text()
         monkeypatch.setenv("TRUELINE_TOKEN_FILE", str(tmp_path / "run"))
-        succeed(start_small(runs, "run", *QUICK, *given), runs, 400)
+        succeed(start_small(runs, "run", *QUICK, *given), runs, 500)
     assert verify(ledger_of(runs, "run"), runs / "run").findings == []

@@ -10,6 +10,7 @@ from orchestrator.drive import only_one
 from orchestrator.launcher import REPOSITORY
 from orchestrator.ledger import Ledger, open_engine, sqlite_url
 from orchestrator.run import RunError
+from orchestrator.schema import runs
 
 DEMO = str(REPOSITORY / "recipes" / "helpdesk-ppo.yaml")
 
@@ -94,6 +95,10 @@ def test_or_resume_goes_on_with_the_run_that_is_there_where_its_recipe_is_the_sa
     assert "another recipe" in capsys.readouterr().err
     assert main([*words[:4], *no_prepare, "--runs", str(tmp_path)]) == 1
     assert "resume it, or choose another name" in capsys.readouterr().err
+    with ledger.database.engine.begin() as connection:  # as if its first process had died before the row
+        connection.execute(runs.delete())
+    assert main([*words, *no_prepare]) == 1
+    assert "prepare: cannot run no-such-program" in capsys.readouterr().err and ledger.info()["epoch"] == 1
     moved = ["--set", "services.policy.addresses=[policy-0.policy:50051]"]
     assert main([*words, *no_prepare, *moved]) == 1
     kept = json.loads((tmp_path / "a" / "recipe.yaml").read_text())

@@ -11,17 +11,20 @@ from typing import Any
 import pytest
 
 from orchestrator.__main__ import main
+from orchestrator.drive import new_run, recorded_recipe
 from orchestrator.judge_audit import audit, disagreements
 from orchestrator.judge_commands import label_all
-from orchestrator.labelling import as_answer, label_pairs
+from orchestrator.labelling import Pair, as_answer, label_pairs
 from orchestrator.ledger import Ledger, open_engine, sqlite_url
 from orchestrator.mending import Stopped
 from orchestrator.recipe_labels import PersonLabel
-from orchestrator.replaying import Replay, compare, question_of
+from orchestrator.replaying import Replay, beside, compare, question_of, replay
 from orchestrator.report_feedback import feedback_of, feedback_tables
-from orchestrator.run import Run
+from orchestrator.run import Run, RunError
+from tests.judge.hosting import TINY_CONSTITUTION, write_constitution
 from tests.judge.scripted_endpoint import logs, says, slots
 from tests.orchestrator.test_labelling import good_wins, judged_run, label, pairs
+from tests.orchestrator.written_run import RunWriter
 
 
 async def judged(run: Run, count: int) -> list[dict[str, Any]]:
@@ -156,3 +159,36 @@ async def test_stored_verdicts_come_out_the_same(tmp_path: Path) -> None:
     compare(found, rows[5], {"probability": 0.3})
     compare(found, rows[0], {"reason": "tie"})
     assert found.same == 10 and "is 0.3" in found.others[0][1] and "is tie" in found.others[1][1]
+
+
+@pytest.mark.slow  # three judge processes, each of which imports torch
+async def test_a_judge_named_by_directory_is_replayed_while_its_content_is_what_judged(
+    tmp_path: Path,
+) -> None:
+    from tests.tiny_models import write_tiny_model  # here: the other tests need no torch
+
+    judge = write_tiny_model(tmp_path / "tiny-judge", seed=1, context=128)
+    constitution = write_constitution(tmp_path, TINY_CONSTITUTION)
+    recipe = json.loads(RunWriter(tmp_path).recipe.model_dump_json())
+    recipe["models"]["judge"] = str(judge)
+    recipe["services"]["judge"] = {"constitution": str(constitution), "model": "judge"}
+    collect = {"kind": "collect", "policy": "start", "prompts": str(tmp_path / "prompts.jsonl")}
+    collect |= {"sampling": {"max_new_tokens": 8}, "output": "pairs", "label": {"kind": "judge"}}
+    recipe["stages"]["collect"] = collect
+    (tmp_path / "judged.yaml").write_text(json.dumps(recipe))
+    directory = tmp_path / "judged"
+    ledger = new_run(tmp_path / "judged.yaml", directory, [], None)
+    ledger.take_lease()
+    loaded = recorded_recipe(directory, ledger)
+    asked = [
+        Pair(f"p{n}/0-1", {"prompt_id": f"p{n}", "text": f"w{n}"}, f"w{n + 1}", f"w{n + 2}", (n,))
+        for n in range(6)
+    ]
+    async with beside(loaded, directory, ledger, "judge") as run:
+        await run.serve_judge()
+        await label_pairs(run, "collect", 1, asked, label(min_option_mass=0.0), seed=3)
+    verdicts = ledger.all_labels("judge")
+    assert (await replay(loaded, directory, ledger, verdicts)).same == 6
+    write_tiny_model(judge, seed=2, context=128)
+    with pytest.raises(RunError, match="its content has changed"):
+        await replay(loaded, directory, ledger, verdicts)

@@ -81,6 +81,14 @@ def test_a_round_shows_as_soon_as_it_is_told_and_a_number_that_is_none_never(tmp
         "gold stays until it is measured again"
     )
     assert shown["trueline_rounds_total"][("run", "ppo", "committed")] == 2.0
+    writer.ledger.begin_round("ppo", 3, 4)
+    writer.ledger.commit_round("ppo", 3, {**NUMBERS, "gold": 2.05}, 1.0)
+    progress.step_done("ppo", 3, 4, {})
+    golds = [
+        (name, labels, value) for name, labels, value in metrics._samples() if name == "trueline_gold_score"
+    ]
+    assert [value for _, labels, value in golds if labels[-1] == "mean"] == [2.05], "the old one is gone"
+    shown = found(metrics)
     assert shown == found(RunMetrics(writer.ledger, writer.recipe)) | {
         "trueline_stage_info": shown["trueline_stage_info"]
     }
