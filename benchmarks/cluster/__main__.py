@@ -9,6 +9,7 @@ kill -9, then a policy replica; one joins. The run has to finish, and `verify` t
 import argparse
 import json
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -45,6 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
     if why := missing():
         print(f"skipped: {why}")
         return 77
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # by way of all that has to be taken away
     seconds = options.seconds or (QUICK_SECONDS if options.quick else SECONDS)
     with tempfile.TemporaryDirectory(prefix="trueline-cluster-", ignore_cleanup_errors=True) as directory:
         Path(directory).chmod(0o755)  # PostgreSQL runs as another user

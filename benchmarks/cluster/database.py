@@ -33,7 +33,14 @@ def database(place: Place, directory: Path, password: Path) -> Iterator[str]:
                    stdout=subprocess.DEVNULL)  # fmt: skip
     with (data / "pg_hba.conf").open("a") as rules:
         rules.write(f"host all all {NETWORK}.0/24 scram-sha-256\n")
-    become = ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
+    become = [
+        "setpriv",
+        "--pdeathsig",
+        "KILL",
+        f"--reuid={user.pw_uid}",
+        f"--regid={user.pw_gid}",
+        "--clear-groups",
+    ]
     words = [str(binary("postgres")), "-D", str(data), "-p", str(PORT), "-k", str(directory)]
     words += ["-c", "listen_addresses=*", "-c", "fsync=off"]
     with (directory / "log").open("ab") as log:

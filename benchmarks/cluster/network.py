@@ -10,6 +10,7 @@ The bridge has a namespace of its own too, so that nothing of this is seen from 
 import contextlib
 import ctypes
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -32,8 +33,8 @@ class Place:
     port: str
 
     def command(self, words: list[str]) -> list[str]:
-        """The words as they run inside."""
-        return ["ip", "netns", "exec", self.namespace, *words]
+        """The words as they run inside; what runs there ends with who started it, however that ends."""
+        return ["ip", "netns", "exec", self.namespace, "setpriv", "--pdeathsig", "KILL", *words]
 
 
 def ip(*words: str) -> None:
@@ -43,11 +44,22 @@ def ip(*words: str) -> None:
         raise RuntimeError(f"ip {' '.join(words)}: {done.stderr.strip()}")
 
 
+def sweep() -> None:
+    """Takes away what killed simulations left: their prefix holds the number of a process that is gone."""
+    there = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, timeout=SECONDS).stdout
+    for line in there.splitlines():
+        found = re.match(r"tl(\d+)t?-", line)
+        if found and not Path(f"/proc/{found[1]}").exists():
+            ip("netns", "del", line.split()[0])
+            shutil.rmtree(FILES / line.split()[0], ignore_errors=True)
+
+
 def missing() -> str:
     """Why no network can be made here, or ""."""
     if os.geteuid() != 0 or shutil.which("ip") is None:
         return "network namespaces take root and iproute2"
     try:
+        sweep()
         with Network(f"tl{os.getpid()}t") as network:
             network.join("probe")
     except (RuntimeError, OSError) as error:
