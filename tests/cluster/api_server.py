@@ -80,7 +80,7 @@ class ApiServer:
     @property
     def url(self) -> str:
         host, port = self.http.server_address[:2]
-        return f"http://{host}:{port}"
+        return f"http://{host!s}:{port}"
 
     def kubeconfig(self, path: Path) -> Path:
         """A file by which a client finds this server."""

@@ -43,6 +43,16 @@ def issue(root: Pair, name: str, *, san: str = "DNS:localhost,IP:127.0.0.1") -> 
     names.write_text(f"subjectAltName={san}\n")
     new = ["req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", f"/CN={name}"]
     openssl(*new, "-keyout", made.key, "-out", request)
-    sign = ["x509", "-req", "-in", request, "-CA", root.certificate, "-CAkey", root.key, "-CAcreateserial"]
+    sign: list[str | Path] = [
+        "x509",
+        "-req",
+        "-in",
+        request,
+        "-CA",
+        root.certificate,
+        "-CAkey",
+        root.key,
+        "-CAcreateserial",
+    ]
     openssl(*sign, "-days", "2", "-extfile", names, "-out", made.certificate)
     return made
