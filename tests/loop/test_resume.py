@@ -65,7 +65,7 @@ def strays(children: list[psutil.Process], seconds: float = 5.0) -> list[psutil.
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("by", KILLS)
+@pytest.mark.parametrize("by", ["ppo", pytest.param("dpo", marks=pytest.mark.slow)])
 def test_a_run_killed_in_every_phase_ends_with_the_weights_of_an_unbroken_one(
     tmp_path: Path, by: str
 ) -> None:
