@@ -76,7 +76,8 @@ class Ledger(ArtifactRows, LabelRows):
 
     def all_stages(self) -> list[Values]:
         """The stages begun so far, in order."""
-        return self._all(stages.select().where(stages.c.run == self.run).order_by(stages.c.position))
+        query = stages.select().where(stages.c.run == self.run)
+        return self._all(query.order_by(stages.c.position, stages.c.stage))
 
     def add_stage_seconds(self, stage: str, seconds: float) -> None:
         """Adds time spent in a stage; a stage that was resumed adds up."""

@@ -17,13 +17,14 @@ from typing import Annotated, Any
 
 from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
-from orchestrator.recipe_faults import RecipeError, dotted, schema_faults
+from orchestrator.recipe_faults import RecipeError, dotted, schema_faults, suggestion
 from orchestrator.recipe_graph import Fault, expanded, graph_faults, input_faults, path_faults
 from orchestrator.recipe_retention import Retention
 from orchestrator.recipe_scorers import with_members
 from orchestrator.recipe_settings import ModelPlace, Name, Services, Settings, Supervision
 from orchestrator.recipe_stages import Stage
 from orchestrator.recipe_yaml import Document, read_scalar, read_yaml
+from orchestrator.refreshes import refreshes_of, repeated_stages
 
 __all__ = ["Recipe", "RecipeError", "load_recipe"]
 
@@ -71,6 +72,24 @@ class Recipe(Settings):
             if "judge" in stage.services and model is not None and model not in made:
                 raise ValueError(f"services.judge: stages.{name} asks the judge before {model!r} is made")
             made.add(getattr(stage, "output", ""))
+        return self
+
+    @model_validator(mode="after")
+    def _refreshes_repeat_reward_stages(self) -> "Recipe":
+        earlier: dict[str, Any] = {}
+        for name, stage in self.stages.items():
+            refresh = getattr(stage, "refresh", None)
+            if refresh is not None and not repeated_stages(earlier, refresh.reward):
+                known = [each for each, before in earlier.items() if before.kind == "reward"]
+                raise ValueError(
+                    f"stages.{name}.refresh.reward: no earlier reward stage {refresh.reward!r}"
+                    f"{suggestion(refresh.reward, known)}"
+                )
+            within = {each for one in refreshes_of(self, name) for each in one.stages}
+            taken = sorted(within.intersection(self.stages))
+            if taken:
+                raise ValueError(f"stages.{taken[0]}: a refresh of {name} has this name")
+            earlier[name] = stage
         return self
 
     _declared: dict[str, Any] = PrivateAttr(default_factory=dict)

@@ -19,7 +19,28 @@ from orchestrator.recipe_settings import (
     SampledSettings,
     Scorer,
     Settings,
+    Share,
 )
+
+
+class RefreshSettings(Settings):
+    """Trains the reward model anew every few rounds, on its comparisons and on fresh ones of the policy's own
+    answers: such as no earlier comparison showed it (Ziegler et al. 2019; Bai et al. 2022)."""
+
+    every: Count
+    """Rounds between refreshes; none comes behind the last round."""
+    reward: Name
+    """The reward stage that is repeated, from its own `init`; of one with `members` every member."""
+    prompts: Count = 256
+    """Prompts that the policy answers for it, drawn anew each time."""
+    samples_per_prompt: Annotated[int, Field(ge=2, le=1024)] = 4
+    """Responses to each of them; every pair is compared."""
+    label: Label
+    """Who compares."""
+    max_missing_share: Share = 0.1
+    """Share of pairs whose label failed, ties and other abstentions apart; above it the run stops."""
+    held_out_share: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Share of these prompts whose comparisons never train. One that was held out before stays so."""
 
 
 class OnlineStage(SampledSettings):
@@ -49,8 +70,20 @@ class OnlineStage(SampledSettings):
     """Prompts in one call to the policy service."""
     checkpoint_every: Count = 10
     """Rounds between checkpoints of the trainer; after a crash the rounds since are replayed."""
+    refresh: RefreshSettings | None = None
+    """Trains the reward model anew every few rounds; null never does."""
     output: Annotated[Name, Makes("causal")]
     """The name under which the policy is published."""
+
+    @property
+    def refreshing(self) -> frozenset[str]:
+        """The services that refreshes ask beside those of the rounds."""
+        return self.refresh.label.services if self.refresh else frozenset()
+
+    @property
+    def refresh_rounds(self) -> range:
+        """The rounds behind which the reward model is refreshed: every 5 of 12 gives 5 and 10."""
+        return range(self.refresh.every, self.rounds, self.refresh.every) if self.refresh else range(0)
 
     @model_validator(mode="after")
     def _gold_has_prompts(self) -> "OnlineStage":
@@ -62,8 +95,6 @@ class OnlineStage(SampledSettings):
 class PpoStage(OnlineStage):
     """Online PPO: sample, score, train, publish, and again."""
 
-    services: ClassVar[frozenset[str]] = frozenset({"policy", "reference", "reward", "trainer"})
-
     kind: Literal["ppo"]
     critic: RewardModel | None = None
     """The reward model that the critic starts from; null starts it from the policy with a new head."""
@@ -71,6 +102,11 @@ class PpoStage(OnlineStage):
     """The scorer whose normalised scores are the reward."""
     algorithm: PpoAlgorithm
     """What the trainer does with a round."""
+
+    @property
+    def services(self) -> frozenset[str]:
+        """Those of every round, and who labels for refreshes."""
+        return frozenset({"policy", "reference", "reward", "trainer"}) | self.refreshing
 
     @model_validator(mode="after")
     def _round_holds_minibatches(self) -> "PpoStage":
@@ -107,7 +143,7 @@ class DpoStage(OnlineStage):
         """Those of every round, who labels, and the reward service only where a scorer is asked."""
         measured = self.gold_scorer is not None or self.proxy_scorer is not None
         asked = frozenset({"reward"} if measured else ()) | self.label.services
-        return frozenset({"policy", "reference", "trainer"}) | asked
+        return frozenset({"policy", "reference", "trainer"}) | asked | self.refreshing
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> "DpoStage":

@@ -19,6 +19,7 @@ async def ppo_round(stage: PpoRounds, number: int) -> bool:
     Every line is durable before the next begins, and a line whose output is in the ledger costs
     nothing, so that a run that died goes on where it stood.
     """
+    await stage.refresh(number)
     prompts = stage.draw(number)
     await stage.sample_and_score(number, prompts)
     trained = await stage.train(number)
@@ -36,6 +37,7 @@ async def dpo_round(stage: DpoRounds, number: int) -> bool:
 
     As durable as ppo_round. The reference stays what it was, so that rounds add up to one objective.
     """
+    await stage.refresh(number)
     prompts = stage.draw(number)
     labelled = await stage.sample_and_label(number, prompts)
     if stage.over_budget(labelled):

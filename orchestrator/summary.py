@@ -28,7 +28,8 @@ def summarise(ledger: Ledger) -> Report:
         "settings": info["recipe"],
         "peak_memory_bytes": info["peak_memory_bytes"],
         "started_at": datetime.fromtimestamp(info["started_at"], timezone.utc).isoformat(timespec="seconds"),
-        "seconds_total": sum(stage["seconds"] for stage in stages),
+        # Those within a stage are part of its seconds.
+        "seconds_total": sum(each["seconds"] for each in stages if each["stage"] in info["recipe"]["stages"]),
         "stages": [stage_row(stage) for stage in stages],
         **constitution_parts(stages),
     }

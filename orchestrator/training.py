@@ -32,10 +32,12 @@ class TrainingStage:
         step: StepCall,
         request_of: Callable[[int], Message],
         checkpoint_every: int,
+        versions_before: int = 0,
     ) -> None:
         self.run, self.name, self.output = run, name, begin.output_model
         self.begin, self.step, self.request_of = begin, step, request_of
         self.checkpoint_every = checkpoint_every
+        self.versions_before = versions_before  # of the same model, made by stages before this one
         self.trainer = run.peers.trainer
         self.recoveries = self.rewrites = 0
         self.refused = False  # by the trainer, as one that stands elsewhere than it seems to
@@ -106,7 +108,7 @@ class TrainingStage:
     async def publish(
         self, number: int, first: Callable[[], Awaitable[dict[str, Any]]] | None = None
     ) -> types_pb2.ModelLocation:
-        """Publishes the trained model as version `number`.
+        """Publishes the trained model as version `number`, behind those of stages before.
 
         `first` is done on the trainer before, again wherever publishing is; its output is kept beside it.
         """
@@ -134,18 +136,23 @@ class TrainingStage:
     async def checkpoint(self, number: int, last: int) -> None:
         """Writes a checkpoint every so many rounds; none behind the last, which nothing would read."""
         if self.checkpoint_every and number % self.checkpoint_every == 0 and number != last:
-            header = self._header(number, "checkpoint", expected_step=number)
-            with self.run.time.phase("checkpoint"):
-                request = trainer_pb2.CheckpointRequest(header=header)
-                where = await self.ask(lambda: self.trainer.checkpoint(request))
-            self.run.ledger.add_checkpoint(self.name, where.step, where.uri, where.sha256)
+            await self.checkpoint_now(number)
 
-    async def publish_again(self, number: int) -> None:
+    async def checkpoint_now(self, number: int) -> None:
+        """Writes a checkpoint behind step `number`, on which the trainer stands."""
+        header = self._header(number, "checkpoint", expected_step=number)
+        with self.run.time.phase("checkpoint"):
+            request = trainer_pb2.CheckpointRequest(header=header)
+            where = await self.ask(lambda: self.trainer.checkpoint(request))
+        self.run.ledger.add_checkpoint(self.name, where.step, where.uri, where.sha256)
+
+    async def publish_again(self, version: int) -> None:
         """Writes a version again whose files were damaged; CallError where the trainer has left it behind."""
         self.rewrites += 1
+        number = version - self.versions_before
         what = f"published/again/{self.run.ledger.epoch}/{self.rewrites}"
         header = self._header(number, what, expected_step=number)
-        await self.trainer.publish(trainer_pb2.PublishRequest(header=header, number=number))
+        await self.trainer.publish(trainer_pb2.PublishRequest(header=header, number=version))
 
     async def ask(self, call: Callable[[], Awaitable[T]]) -> T:
         """A call to the trainer, done again from where the ledger stands where the trainer fails under it."""
@@ -215,7 +222,8 @@ class TrainingStage:
 
     async def _publish(self, number: int) -> trainer_pb2.PublishedModel:
         header = self._header(number, "published", expected_step=number)
-        return await self.trainer.publish(trainer_pb2.PublishRequest(header=header, number=number))
+        version = self.versions_before + number
+        return await self.trainer.publish(trainer_pb2.PublishRequest(header=header, number=version))
 
     @property
     def _recovery(self) -> str:

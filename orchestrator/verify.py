@@ -19,9 +19,11 @@ from orchestrator.payloads import message_sha256
 from orchestrator.recipe import Recipe, RecipeError, declared_recipe, load_recipe
 from orchestrator.recipe_rounds import DpoStage, PpoStage, PreferenceStage
 from orchestrator.recipe_stages import PretrainStage, RewardStage, SftStage
+from orchestrator.refreshes import all_stages, collected_for
 from orchestrator.seeds import derive
 from orchestrator.sources import supervised_rows
 from orchestrator.stages.preference import preference_batch, preference_steps
+from orchestrator.stages.refresh import learned_from, unlimited
 from orchestrator.stages.reward import comparison_batch, reward_steps
 from orchestrator.stages.supervised import sft_batch, steps_of
 from orchestrator.verify_files import check_checkpoints, check_payloads, check_versions
@@ -105,15 +107,20 @@ def check_data(rows: Rows) -> Iterator[Finding]:
 
 def check_batches(rows: Rows, recipe: Recipe, directory: Path) -> Iterator[Finding]:
     """Each step of an offline stage trained on its rows, and a finished stage on all of them."""
+    planned = all_stages(recipe)
     for stage in rows.stages:
-        name, settings = stage["stage"], recipe.stages.get(stage["stage"])
+        name, settings = stage["stage"], planned.get(stage["stage"])
         if isinstance(settings, PretrainStage | SftStage):
             data = supervised_rows(directory, settings)
             steps = steps_of(data, settings.epochs, settings.rows_per_step, derive(recipe.seed, name))
             digests = (message_sha256(sft_batch(step)) for step in steps)
         elif isinstance(settings, RewardStage | PreferenceStage):
-            collected = [row for row in rows.comparisons if row["collection"] == settings.comparisons]
+            fresh = collected_for(recipe, name)
+            collected = rows.collection(settings.comparisons)
             if isinstance(settings, RewardStage):
+                if fresh:
+                    collected = learned_from([rows.collection(each) for each in fresh], settings)
+                    settings = unlimited(settings)
                 steps = reward_steps(recipe.seed, name, settings, collected)
                 digests = (message_sha256(comparison_batch(step)) for step in steps)
             else:

@@ -38,7 +38,7 @@ class Rows:
 
     def __init__(self, tables: Mapping[str, list[Row]]) -> None:
         self.run = tables["runs"][0]
-        self.stages = sorted(tables["stages"], key=lambda row: row["position"])
+        self.stages = sorted(tables["stages"], key=lambda row: (row["position"], row["stage"]))
         self.phases = sorted(tables["phases"], key=lambda row: (row["sequence"] or 0, row["finished_at"]))
         self.versions = sorted(tables["versions"], key=lambda row: (row["model"], row["number"]))
         self.checkpoints = sorted(tables["checkpoints"], key=lambda row: (row["stage"], row["step"]))
@@ -68,6 +68,10 @@ class Rows:
         of_round = self._by_round[stage, number]
         found = [row for row in of_round if row["phase"].startswith(prefix)]
         return sorted(found, key=lambda row: int(row["phase"].removeprefix(prefix)))
+
+    def collection(self, name: str) -> list[Row]:
+        """A collection's comparisons in order."""
+        return [row for row in self.comparisons if row["collection"] == name]
 
     def position(self, phase: Row) -> int:
         """The phase's place in the order of writing."""

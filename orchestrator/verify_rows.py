@@ -5,6 +5,7 @@ from itertools import pairwise
 from typing import Any
 
 from orchestrator.recipe import Recipe
+from orchestrator.refreshes import all_stages, refreshes_of
 from orchestrator.verify_findings import Finding, Rows
 
 # Phases of one round in the order of their writing; those of a step that a budget stopped end otherwise.
@@ -34,11 +35,13 @@ TRAINING = tuple(ROUND_PHASES)
 def check_rows(rows: Rows, recipe: Recipe) -> Iterator[Finding]:
     """Every finding that needs no file."""
     yield from check_stages(rows, recipe)
+    yield from check_refreshes(rows, recipe)
     yield from check_epochs(rows)
+    planned = all_stages(recipe)
     for stage in rows.stages:
         name, kind = stage["stage"], stage["kind"]
         yield from check_rounds(rows, name)
-        yield from check_cursor(rows, name, getattr(recipe.stages.get(name), "prompts_per_round", 0))
+        yield from check_cursor(rows, name, getattr(planned.get(name), "prompts_per_round", 0))
         yield from check_rolled_back(rows, stage)
         yield from check_phases(rows, name, kind)
         if kind in TRAINING:
@@ -56,14 +59,33 @@ def check_rows(rows: Rows, recipe: Recipe) -> Iterator[Finding]:
 def check_stages(rows: Rows, recipe: Recipe) -> Iterator[Finding]:
     """Stages are those of the recipe, in its order; each but the last begun is finished."""
     planned = list(recipe.stages)
-    begun = [stage["stage"] for stage in rows.stages]
+    within = all_stages(recipe).keys() - recipe.stages.keys()
+    stages = [stage for stage in rows.stages if stage["stage"] not in within]
+    begun = [stage["stage"] for stage in stages]
     if begun != planned[: len(begun)]:
         yield Finding("stage_order", "stages", ", ".join(begun), ", ".join(planned))
-    for stage in rows.stages[:-1]:
+    for stage in stages[:-1]:
         if stage["status"] != "finished":
             yield Finding(
                 "stage_order", stage["stage"], stage["status"], "finished, as a later stage has begun"
             )
+
+
+def check_refreshes(rows: Rows, recipe: Recipe) -> Iterator[Finding]:
+    """Each refresh of the reward model is whole before the round behind it begins, and none came early."""
+    statuses = {stage["stage"]: stage["status"] for stage in rows.stages}
+    for parent in recipe.stages:
+        found = rows.rounds(parent)
+        closed = max((row["round"] for row in found if row["status"] != "open"), default=0)
+        for refresh in refreshes_of(recipe, parent):
+            for name in refresh.stages:
+                status = statuses.get(name, "not begun")
+                if status != "finished" and any(row["round"] > refresh.behind for row in found):
+                    told = f"finished, as {parent} {refresh.behind + 1} has begun"
+                    yield Finding("refresh_missing", name, status, told)
+                if name in statuses and closed < refresh.behind:
+                    told = f"not begun before {parent} {refresh.behind} is closed"
+                    yield Finding("refresh_early", name, status, told)
 
 
 def check_epochs(rows: Rows) -> Iterator[Finding]:
@@ -210,7 +232,10 @@ def check_comparisons(rows: Rows) -> Iterator[Finding]:
 
 
 def version_chain(rows: Rows, parents: dict[tuple[str, int], dict[str, Any] | None]) -> Iterator[Finding]:
-    """Each version's parent is the one before it, or the good one of a rollback; `parents` by version."""
+    """Each version's parent is the one before it, or the good one of a rollback; `parents` by version.
+
+    The first version of a stage has what the stage began from, also where an earlier stage made some.
+    """
     goods = {
         (row["stage"], row["output"]["number"]): row["output"]["good"]
         for row in rows.phases
@@ -219,8 +244,10 @@ def version_chain(rows: Rows, parents: dict[tuple[str, int], dict[str, Any] | No
     known = {(row["model"], row["number"]): row["sha256"] for row in rows.versions}
     for model in sorted({row["model"] for row in rows.versions}):
         chain = [row for row in rows.versions if row["model"] == model]
-        before = [None, *(row["number"] for row in chain)]
-        for row, (previous, number) in zip(chain, pairwise(before), strict=True):
+        for before, row in pairwise([None, *chain]):
+            assert row is not None
+            number = row["number"]
+            previous = before["number"] if before and before["stage"] == row["stage"] else None
             if (model, number) not in parents:
                 continue  # its files are damaged, which is said where they are read
             good = goods.get((row["stage"], number), previous)

@@ -1,7 +1,7 @@
 """Collecting comparisons: sample several responses to a prompt, and have them compared."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
@@ -20,10 +20,25 @@ from trueline.v1 import types_pb2
 
 
 async def run_collect(run: Run, name: str, settings: CollectStage) -> dict[str, Any]:
-    """Keeps one collection of comparisons, whole; one that is kept is not drawn or labelled again."""
+    """Keeps one collection of comparisons on the stage's own prompts."""
+    prompts = read_rows(run, read_prompts, settings.prompts, settings.prompt_limit)
+    return await collect_on(run, name, settings, prompts)
+
+
+async def collect_on(
+    run: Run,
+    name: str,
+    settings: CollectStage,
+    prompts: list[Row],
+    held_out: Mapping[str, bool] | None = None,
+) -> dict[str, Any]:
+    """Keeps one collection of comparisons, whole; one that is kept is not drawn or labelled again.
+
+    `held_out` says of prompts that were compared before on which side they are: that is where they stay.
+    """
     watch = Stopwatch()
     if not run.ledger.all_comparisons(settings.output):
-        rows, account = await collect(run, name, settings)
+        rows, account = await collect(run, name, settings, prompts, held_out or {})
         run.mark(name, 1, "outcomes", account, watch)
         run.ledger.add_comparisons(settings.output, rows)
     rows = run.ledger.all_comparisons(settings.output)
@@ -37,12 +52,13 @@ async def run_collect(run: Run, name: str, settings: CollectStage) -> dict[str, 
     }
 
 
-async def collect(run: Run, name: str, settings: CollectStage) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+async def collect(
+    run: Run, name: str, settings: CollectStage, prompts: list[Row], known: Mapping[str, bool]
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Samples and labels; its prompts are split into those that train and those held out, not its pairs.
 
     The second value counts the labels by source, and the pairs without one by reason.
     """
-    prompts: list[Row] = read_rows(run, read_prompts, settings.prompts, settings.prompt_limit)
     policy = await run.serve_policy(settings.policy)
     await serve_labellers(run, settings.label)
     seed = derive(run.recipe.seed, name)
@@ -61,7 +77,9 @@ async def collect(run: Run, name: str, settings: CollectStage) -> tuple[list[dic
     held_out = set(
         shuffled(len(rows), derive(seed, "held-out"))[: round(len(rows) * settings.held_out_share)]
     )
-    return [{**row, "held_out": index in held_out} for index, row in enumerate(rows)], account
+    return [
+        {**row, "held_out": known.get(row["prompt_id"], index in held_out)} for index, row in enumerate(rows)
+    ], account
 
 
 async def sampled(

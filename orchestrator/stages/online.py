@@ -9,10 +9,12 @@ from orchestrator.fitting import fitting_prompts
 from orchestrator.peers import in_parallel
 from orchestrator.prompts import Asked, Row
 from orchestrator.recipe_rounds import OnlineStage
+from orchestrator.refreshes import refreshes_of
 from orchestrator.run import Run, RunError, Stopwatch, location
 from orchestrator.sampling import Sampler, cut, present, score, values
 from orchestrator.seeds import derive, prompts_at
 from orchestrator.sources import read_rows
+from orchestrator.stages.refresh import is_done, run_refresh
 from orchestrator.statistics import mean_interval
 from orchestrator.training import TrainingStage
 from trueline.v1 import trainer_pb2, types_pb2
@@ -44,6 +46,7 @@ class OnlineRounds:
         self.policy = types_pb2.ModelVersion()
         self.reference = types_pb2.ModelVersion()
         self.training = self.trainer_side()
+        self.refreshes = refreshes_of(run.recipe, name)
         self.watch = Stopwatch()
         self.resumed = False
 
@@ -86,6 +89,23 @@ class OnlineRounds:
         if any(each.status == "rolled_back" for each in over):
             return range(0)
         return range(len(over) + 1, self.settings.rounds + 1)
+
+    async def refresh(self, number: int) -> None:
+        """Where one is due before round `number`, and not done yet: the reward model learns anew."""
+        due = next((each for each in self.refreshes if each.behind == number - 1), None)
+        if due is None or is_done(self.run, due):
+            return
+        if all(row["step"] != due.behind for row in self.run.ledger.kept_checkpoints(self.name)):
+            await self.training.checkpoint_now(due.behind)
+        await run_refresh(self.run, self.name, due)
+        await in_parallel(
+            [
+                self.training.recover(),
+                self.run.serve_scorers(self.proxy, self.settings.gold_scorer),
+                self.serve_others(),
+            ]
+        )
+        self.run.time.take_phases()  # the refresh's own are no part of the round's
 
     def draw(self, number: int) -> list[Asked]:
         """The round's prompts: the next places of the cursor, which the round's row reserves."""

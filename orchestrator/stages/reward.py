@@ -18,9 +18,19 @@ Row = dict[str, Any]  # a row of the comparisons table
 
 
 async def run_reward(run: Run, name: str, settings: RewardStage) -> dict[str, Any]:
-    """Bradley-Terry steps on the training prompts, accuracy on the others, normalisation, a version."""
+    """A reward model from its stage's own comparisons."""
     collected = run.ledger.all_comparisons(settings.comparisons)
-    to_train = [row for row in collected if not row["held_out"]]
+    return await train_reward(run, name, settings, collected, to_train(collected))
+
+
+async def train_reward(
+    run: Run, name: str, settings: RewardStage, collected: list[Row], anchors: list[Row]
+) -> dict[str, Any]:
+    """Bradley-Terry steps on the training prompts, accuracy on the others, normalisation, a version.
+
+    Scores are normalised on the responses of `anchors`, those of the model before any reward: so each version
+    of a reward model has the same zero and the same unit.
+    """
     training = training_rows(settings, collected)
     steps = reward_steps(run.recipe.seed, name, settings, collected)
     held_out = [row for row in collected if row["held_out"]]
@@ -37,15 +47,14 @@ async def run_reward(run: Run, name: str, settings: RewardStage) -> dict[str, An
         run, name, settings.output, [trained_model(run.locate(settings.init))], reward_model=options
     )
     stage = TrainingStage(
-        run, name, begin, run.peers.trainer.reward_model_step, request, settings.checkpoint_every
-    )
+        run, name, begin, run.peers.trainer.reward_model_step, request, settings.checkpoint_every,
+        versions_before=newest_of_others(run, name, settings.output),
+    )  # fmt: skip
     last = await stage.train_all(len(steps))
     accuracy = await measure_order(stage, len(steps), "held-out", held_out)
     agreement = await measure_order(stage, len(steps), "agreement", await by_scorer(run, settings, held_out))
     if not stage.published(len(steps)):
-        await stage.publish(
-            len(steps), first=lambda: fit_normalisation(stage, len(steps), settings, to_train)
-        )
+        await stage.publish(len(steps), first=lambda: fit_normalisation(stage, len(steps), settings, anchors))
     published = stage.published(len(steps)) or {}
     return {
         "model": settings.output,
@@ -59,6 +68,17 @@ async def run_reward(run: Run, name: str, settings: RewardStage) -> dict[str, An
     }
 
 
+def newest_of_others(run: Run, name: str, model: str) -> int:
+    """The number of the model's newest version that another stage made; 0 where none did."""
+    made = [row for row in run.ledger.all_versions() if row["model"] == model and row["stage"] != name]
+    return max((row["number"] for row in made), default=0)
+
+
+def to_train(rows: list[Row]) -> list[Row]:
+    """Those that are not held out."""
+    return [row for row in rows if not row["held_out"]]
+
+
 def reward_steps(seed: int, name: str, settings: RewardStage, collected: list[Row]) -> list[list[Row]]:
     """The rows that each step trains on, which seed, comparisons and settings decide."""
     training = training_rows(settings, collected)
@@ -67,7 +87,7 @@ def reward_steps(seed: int, name: str, settings: RewardStage, collected: list[Ro
 
 def training_rows(settings: RewardStage, collected: list[Row]) -> list[Row]:
     """The rows that a reward model learns from; of an ensemble's members each has its own."""
-    rows = limited([row for row in collected if not row["held_out"]], settings.comparison_limit)
+    rows = limited(to_train(collected), settings.comparison_limit)
     return settings.member.rows(rows) if settings.member else rows
 
 

@@ -1,0 +1,70 @@
+"""A refresh: between two rounds the policy's own answers are compared, and the reward model learns from them.
+
+    rounds 1-5 ─► refresh ─► rounds 6-10 ─► refresh ─► ...
+                  collect: fresh prompts, answered by the newest policy, compared by who labels
+                  reward: from its own init, on all comparisons so far ─► the next version, which is served
+
+The trainer leaves the rounds for it and comes back by checkpoint, so that optimizers and schedules go on as
+if nothing had been in between.
+"""
+
+from typing import Any
+
+from orchestrator.data import read_prompts
+from orchestrator.recipe_stages import CollectStage, RewardStage
+from orchestrator.refreshes import Refresh, collected_for
+from orchestrator.run import Run, Stopwatch
+from orchestrator.seeds import derive, shuffled
+from orchestrator.sources import read_rows
+from orchestrator.stages.collect import collect_on
+from orchestrator.stages.reward import limited, to_train, train_reward
+
+Row = dict[str, Any]
+
+
+def is_done(run: Run, refresh: Refresh) -> bool:
+    """True where the ledger has all of it."""
+    rows = (run.ledger.stage(name) for name in refresh.stages)
+    return all(row is not None and row["status"] == "finished" for row in rows)
+
+
+async def run_refresh(run: Run, parent: str, refresh: Refresh) -> None:
+    """Every part of it that is not finished, in order, each from where the ledger stands."""
+    position = run.ledger.stage(parent)["position"]  # type: ignore[index]
+    for name, settings in refresh.stages.items():
+        if run.ledger.begin_stage(name, settings.kind, position)["status"] == "finished":
+            continue
+        watch = Stopwatch()
+        result = await run_part(run, name, settings)
+        run.ledger.add_stage_seconds(name, watch.seconds)
+        run.ledger.finish_stage(name, result)
+        run.progress.stage_finished(name, watch.seconds)
+
+
+async def run_part(run: Run, name: str, settings: CollectStage | RewardStage) -> dict[str, Any]:
+    """One of its stages."""
+    if isinstance(settings, CollectStage):
+        prompts = read_rows(run, read_prompts, settings.prompts)
+        drawn = shuffled(len(prompts), derive(run.recipe.seed, name, "prompts"))[: settings.prompt_limit]
+        return await collect_on(run, name, settings, [prompts[index] for index in drawn], sides(run, name))
+    collections = [run.ledger.all_comparisons(each) for each in collected_for(run.recipe, name)]
+    rows = learned_from(collections, settings)
+    return await train_reward(run, name, unlimited(settings), rows, to_train(collections[0]))
+
+
+def sides(run: Run, name: str) -> dict[str, bool]:
+    """Of every prompt that was compared before this collection: was it held out?"""
+    before = (each for each in run.ledger.collections() if each != name)
+    return {row["prompt_id"]: row["held_out"] for each in before for row in run.ledger.all_comparisons(each)}
+
+
+def learned_from(collections: list[list[Row]], settings: RewardStage) -> list[Row]:
+    """The rows of those collections together; the stage's limit holds for its own comparisons alone."""
+    own, *fresh = collections
+    kept = [*limited(to_train(own), settings.comparison_limit), *(row for row in own if row["held_out"])]
+    return [*kept, *(row for rows in fresh for row in rows)]
+
+
+def unlimited(settings: RewardStage) -> RewardStage:
+    """The settings for rows that `learned_from` has limited already."""
+    return settings.model_copy(update={"comparison_limit": None})
