@@ -32,12 +32,17 @@ def audit(labels: Sequence[Row]) -> dict[str, Any]:
     by_principle = {
         name: figures([row for row in verdicts if name in principles_of(row)], labels) for name in principles
     }
+    models = Counter(model_of(row) for row in verdicts)
+    by_judge = {
+        name: figures([row for row in verdicts if model_of(row) == name], labels) for name in sorted(models)
+    }
     return {
-        "models": dict(Counter(model_of(row) for row in verdicts)),
+        "models": dict(models),
         "constitutions": sorted({row["verdict"]["constitution_sha256"] for row in verdicts}),
         **figures(verdicts, labels),
         "cost": cost(verdicts),
         "principles": by_principle,
+        "judges": by_judge if len(by_judge) > 1 else {},
     }
 
 

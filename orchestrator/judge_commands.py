@@ -139,10 +139,11 @@ def audit_command(options: argparse.Namespace) -> int:
     print(f"judged by {', '.join(f'{name} ({count})' for name, count in found['models'].items())}")
     for line in audit_lines(found):
         print(line)
-    for name, figures in found["principles"].items():
-        print(f"by principle {name!r}:")
-        for line in audit_lines(figures):
-            print(f"  {line}")
+    for what, parts in (("principle", found["principles"]), ("judge", found["judges"])):
+        for name, figures in parts.items():
+            print(f"by {what} {name!r}:")
+            for line in audit_lines(figures):
+                print(f"  {line}")
     if options.disagreements is not None:
         print(f"{len(rows)} disagreements are in {options.disagreements}")
     return 0

@@ -63,14 +63,17 @@ class Outcome:
 
 
 async def label_pairs(
-    run: Run, stage: str, number: int, pairs: Sequence[Pair], label: Label, seed: int
+    run: Run, stage: str, number: int, pairs: Sequence[Pair], label: Label, seed: int, turn: int | None = None
 ) -> list[Outcome]:
-    """An outcome for each pair, in order. Stopped where people have to label first."""
+    """An outcome for each pair, in order. Stopped where people have to label first.
+
+    Of judges in rotation the one whose `turn` it is judges every pair; None gives each judge its own share.
+    """
     if isinstance(label, SimulatedLabel):
         return await _simulated(run, pairs, label, seed)
     if isinstance(label, ScorerLabel):
         return await _by_scorer(run, pairs, label)
-    await _ask(run, stage, number, pairs, label, seed)
+    await _ask(run, stage, number, pairs, label, seed, turn)
     kept = {row["item"]: row for row in run.ledger.labels_of(stage, number)}
     waiting = sum(1 for pair in pairs if kept[pair.item]["answered_at"] is None)
     if waiting:
@@ -146,7 +149,13 @@ async def _scores(
 
 
 async def _ask(
-    run: Run, stage: str, number: int, pairs: Sequence[Pair], label: JudgeLabel | PersonLabel, seed: int
+    run: Run,
+    stage: str,
+    number: int,
+    pairs: Sequence[Pair],
+    label: JudgeLabel | PersonLabel,
+    seed: int,
+    turn: int | None,
 ) -> None:
     """Asks judge and people about the pairs that the ledger has no row of, call by call."""
     known = {row["item"] for row in run.ledger.labels_of(stage, number)}
@@ -158,7 +167,6 @@ async def _ask(
     if isinstance(label, PersonLabel):
         return
     theirs = {pair.item for pair in for_people}
-    parts = cut([pair for pair in new if pair.item not in theirs], label.pairs_per_call)
     free = asyncio.Semaphore(2 * max(1, run.peers.count("judge")))
 
     async def ask(part: Sequence[Pair]) -> None:
@@ -166,7 +174,22 @@ async def _ask(
             run.may_stop(f"{stage} {number} asks the judge again")
             run.ledger.add_labels(stage, number, await _judged(run, part, label, seed))
 
-    await in_parallel(ask(part) for part in parts)
+    judges = len(run.recipe.services.judge.judges)
+    for place, of_judge in by_turn([pair for pair in new if pair.item not in theirs], judges, turn, seed):
+        if judges > 1:
+            await run.serve_judge(place)
+        await in_parallel(ask(part) for part in cut(of_judge, label.pairs_per_call))
+
+
+def by_turn(pairs: Sequence[Pair], judges: int, turn: int | None, seed: int) -> list[tuple[int, list[Pair]]]:
+    """(which judge, its pairs): one for all where it is its turn, else drawn pair by pair, however often a
+    run dies in between."""
+    if turn is not None or judges < 2:
+        return [(turn or 0, list(pairs))]
+    shares: dict[int, list[Pair]] = {place: [] for place in range(judges)}
+    for pair in pairs:
+        shares[derive(seed, "judge", *pair.key) % judges].append(pair)
+    return [(place, share) for place, share in shares.items() if share]
 
 
 def _question(pair: Pair, source: str) -> Row:

@@ -10,7 +10,7 @@ what a round changed is replaced whole.
 import json
 import math
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +20,7 @@ from typing import Any
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from orchestrator.judge_audit import figures
 from orchestrator.ledger import Ledger, Round
 from orchestrator.mending import Mending
 from orchestrator.metrics_door import MetricsPage
@@ -118,6 +119,7 @@ class RunMetrics(Collector):
     def __init__(self, ledger: Ledger, recipe: Recipe) -> None:
         self._ledger, self._recipe = ledger, recipe
         self._histories: dict[str, StageHistory] = {}
+        self._judged: dict[str, Samples] = {}
         self._shown: dict[str, Samples] = {}
         self._stage: Labels = ()
         self._time: Timekeeper | None = None
@@ -144,6 +146,7 @@ class RunMetrics(Collector):
         if row is None or row.status == "open" or row.number <= history.rounds:
             return
         history.add(stage, row, self._excluded(self._ledger.phase(stage, number, "trained")))
+        self._judge(stage, number)
         self._show(stage)
 
     def collect(self) -> Iterator[Any]:
@@ -174,7 +177,14 @@ class RunMetrics(Collector):
             if row.status != "open":
                 history.add(stage, row, self._excluded(trained.get(row.number)))
         self._histories[stage] = history
+        self._judge(stage, max(1, history.rounds))  # a stage without rounds labels in its first
         self._show(stage)
+
+    def _judge(self, stage: str, number: int) -> None:
+        """What the round's verdicts are worth; those of the round before stay where it has none."""
+        found = judge_samples(stage, self._ledger.labels_of(stage, number))
+        if found:
+            self._judged[stage] = found
 
     def _show(self, stage: str) -> None:
         row = self._ledger.stage(stage)
@@ -183,7 +193,10 @@ class RunMetrics(Collector):
         settings = self._recipe.stages.get(stage)
         seconds = ("trueline_stage_seconds_total", (stage,), row["seconds"])
         history = self._histories[stage].samples(stage)
-        self._shown[stage] = [seconds, *plan_samples(stage, settings), *history, *result_samples(stage, row)]
+        judged = self._judged.get(stage, [])
+        self._shown[stage] = [
+            seconds, *plan_samples(stage, settings), *history, *judged, *result_samples(stage, row)
+        ]  # fmt: skip
 
     @staticmethod
     def _excluded(trained: Mapping[str, Any] | None) -> Mapping[str, int]:
@@ -202,13 +215,32 @@ def plan_samples(stage: str, settings: Any) -> Samples:
     return found
 
 
+def judge_samples(stage: str, labels: Sequence[Mapping[str, Any]]) -> Samples:
+    """The audit of one round's verdicts, as far as numbers tell it; nothing where no judge gave one."""
+    verdicts = [dict(row) for row in labels if row["source"] == "judge" and row["verdict"] is not None]
+    if not verdicts:
+        return []
+    audited, found = figures(verdicts, [dict(row) for row in labels]), Samples()
+    for other in ("gold", "people"):
+        compared = audited[other]
+        told = {
+            "trueline_judge_agreement_ratio": compared["agreement"],
+            "trueline_judge_kappa": compared["kappa"]["mean"],
+            "trueline_judge_calibration_error": compared["calibration_error"],
+        }
+        found += [(name, (stage, other), value) for name, value in told.items() if value is not None]
+    if audited["length_correlation"] is not None:
+        found.append(("trueline_judge_length_correlation", (stage,), audited["length_correlation"]))
+    return found
+
+
 def result_samples(stage: str, row: Mapping[str, Any]) -> Samples:
     """What a finished evaluation or reward model came to."""
     result, found = row["result"] or {}, Samples()
-    for model, figures in (result.get("models") or {}).items():
+    for model, scores in (result.get("models") or {}).items():
         for role in ("gold", "proxy"):
-            if role in figures:
-                found.append(("trueline_evaluation_score", (stage, model, role), figures[role]["mean"]))
+            if role in scores:
+                found.append(("trueline_evaluation_score", (stage, model, role), scores[role]["mean"]))
     if (rate := (result.get("win_rate") or {}).get("rate")) is not None:
         found.append(("trueline_evaluation_win_rate_ratio", (stage,), rate))
     for estimator, figure in (result.get("sequence_kl") or {}).items():

@@ -68,9 +68,9 @@ class Recipe(Settings):
             )
         made = set(self.models)
         for name, stage in self.stages.items():
-            model = self.services.judge.model
-            if "judge" in stage.services and model is not None and model not in made:
-                raise ValueError(f"services.judge: stages.{name} asks the judge before {model!r} is made")
+            for model in self.services.judge.judges if "judge" in stage.services else ():
+                if model not in made:
+                    raise ValueError(f"services.judge: stages.{name} asks the judge before {model!r} is made")
             made.add(getattr(stage, "output", ""))
         return self
 

@@ -47,10 +47,16 @@ def graph_faults(raw: dict[str, Any]) -> list[Fault]:
     hosted: list[tuple[Place, str]] = [
         (("services", "reward", "learned", index), name) for index, name in enumerate(learned)
     ]
-    judge = _mapping(_mapping(raw.get("services")).get("judge")).get("model")
-    if isinstance(judge, str):
-        hosted.append((("services", "judge", "model"), judge))
-        used.add(judge)
+    judge = _mapping(_mapping(raw.get("services")).get("judge"))
+    judges: list[tuple[Place, Any]] = [(("services", "judge", "model"), judge.get("model"))]
+    judges += [
+        (("services", "judge", "rotation", index), name)
+        for index, name in enumerate(_texts(judge.get("rotation")))
+    ]
+    for place, name in judges:
+        if isinstance(name, str):
+            hosted.append((place, name))
+            used.add(name)
     for place, name in hosted:
         if name not in made:
             faults.append((place, f"no model or stage makes {name!r}{suggestion(name, made)}"))

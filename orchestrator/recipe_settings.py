@@ -269,6 +269,9 @@ class JudgeSettings(ReplicatedSettings):
     """The constitution, a YAML file; needed where the service is started here."""
     model: Name | None = None
     """A causal model, which the recipe names or makes, that judges."""
+    rotation: list[Name] = []
+    """Further causal models that judge in turn with `model`: no policy learns to please one of them alone. In
+    DPO rounds the next one judges each round; elsewhere each judges its own share of the pairs."""
     endpoint: Annotated[str, Field(pattern=r"^https?://\S+$")] | None = None
     """An OpenAI-compatible endpoint that judges instead, such as http://vllm:8000/v1."""
     endpoint_model: str | None = None
@@ -290,7 +293,16 @@ class JudgeSettings(ReplicatedSettings):
             raise ValueError("give either model or endpoint")
         if (self.endpoint is None) != (self.endpoint_model is None):
             raise ValueError("give endpoint and endpoint_model together")
+        if self.rotation and self.model is None:
+            raise ValueError("rotation needs model: an endpoint's models are rotated behind the endpoint")
+        if len(set(self.judges)) != len(self.judges):
+            raise ValueError("rotation: each model once, and none that is `model`")
         return self
+
+    @property
+    def judges(self) -> list[str]:
+        """The models that judge in turn; none where an endpoint does."""
+        return [] if self.model is None else [self.model, *self.rotation]
 
     @property
     def is_whole(self) -> bool:

@@ -80,15 +80,19 @@ async def served(run: Run, row: Row) -> types_pb2.ModelVersion | None:
         return None
     kept, given = run.ledger.version(judge.version.model, judge.version.number), run.recipe.services.judge
     if kept is not None and kept["removed_at"] is None:
-        where = location(judge.version.model, kept)
-    elif kept is None and given.model in run.recipe.models:  # a plain directory that the recipe names
-        where = run.locate(given.model)
-    else:
+        places = [location(judge.version.model, kept)]
+    else:  # plain directories that the recipe names: one of them it was
+        named = given.judges if kept is None else []
+        places = [run.locate(each) for each in named if each in run.recipe.models]
+    if not places:
         raise RunError(f"{model_of(row)}, which judged {row['item']}, is not kept any more")
-    version = await run.peers.serve_judge(where, run.header(f"replay/{judge.version.number}"))
-    if version != judge.version:
-        raise RunError(f"{where.uri} is not what judged {row['item']}: its content has changed since")
-    return version
+    for place, where in enumerate(places):
+        header = run.header(f"replay/{judge.version.sha256}/{judge.version.number}/{place}")
+        version = await run.peers.serve_judge(where, header)
+        if version == judge.version:
+            return version
+    told = ", ".join(where.uri for where in places)
+    raise RunError(f"{told} is not what judged {row['item']}: its content has changed since")
 
 
 def question_of(rows: Sequence[Row], version: types_pb2.ModelVersion | None) -> judge_pb2.CompareRequest:

@@ -46,7 +46,7 @@ def feedback_tables(report: Report) -> list[TextTable]:
 
 def judge_table(judge: Report) -> TextTable:
     """How far the judge can be trusted: in all, and principle by principle."""
-    sides = {"all": judge, **(judge.get("principles") or {})}
+    sides = {"all": judge, **(judge.get("principles") or {}), **(judge.get("judges") or {})}
     rows = [
         ["pairs", *(plain(each["verdicts"]) for each in sides.values())],
         ["abstained", *(_share(each["abstention_share"]) for each in sides.values())],

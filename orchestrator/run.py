@@ -162,12 +162,12 @@ class Run:
                 serve = partial(self.peers.serve_reward, scorer)
                 self.scorers[scorer] = await self._serve("reward", scorer, scorer, serve)
 
-    async def serve_judge(self) -> types_pb2.ModelVersion | None:
-        """Makes the judge service judge with the recipe's model, newest version; None for an endpoint."""
-        model = self.recipe.services.judge.model
-        if model is None:
+    async def serve_judge(self, turn: int = 0) -> types_pb2.ModelVersion | None:
+        """Makes the judge service judge by the model whose turn it is, newest version; None: an endpoint."""
+        judges = self.recipe.services.judge.judges
+        if not judges:
             return None
-        return await self._serve("judge", "judge", model, self.peers.serve_judge)
+        return await self._serve("judge", "judge", judges[turn % len(judges)], self.peers.serve_judge)
 
     async def _serve(self, service: str, what: str, model: str, serve: Serve) -> types_pb2.ModelVersion:
         where = self.locate(model)

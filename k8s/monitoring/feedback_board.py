@@ -1,6 +1,6 @@
 """Feedback: what judges and scorers say, and how far to trust it."""
 
-from k8s.monitoring.board import Board, Panel, Query, Row, of_service, rate
+from k8s.monitoring.board import Board, Panel, Query, Row, of_run, of_service, rate
 
 NO_JUDGE = "a judge"
 NO_ENDPOINT = "a judge behind an endpoint"
@@ -78,6 +78,28 @@ JUDGE = Row(
                     ),
                     "{{instance}}",
                 ),
+            ),
+            needs=NO_JUDGE,
+        ),
+        Panel(
+            "Agreement with gold and people",
+            "Share of a round's verdicts that gold or a person shares, and Cohen's kappa, which leaves out "
+            "what chance explains. Good: kappa above 0.6. Bad: below 0.4: learn nothing from this judge.",
+            "percentunit",
+            (
+                Query(of_run("trueline_judge_agreement_ratio"), "{{run}} {{stage}} {{against}}"),
+                Query(of_run("trueline_judge_kappa"), "{{run}} {{stage}} {{against}} kappa"),
+            ),
+            needs=NO_JUDGE,
+        ),
+        Panel(
+            "Calibration and length",
+            "Gap between how sure verdicts are and how often they are right (good: below 0.1), and their "
+            "correlation with a response's length (good: near gold's own; bad: above 0.5).",
+            "short",
+            (
+                Query(of_run("trueline_judge_calibration_error"), "{{run}} {{stage}} {{against}}"),
+                Query(of_run("trueline_judge_length_correlation"), "{{run}} {{stage}} length"),
             ),
             needs=NO_JUDGE,
         ),

@@ -84,7 +84,7 @@ class DpoRounds(OnlineRounds):
             scores = (values([each.score for each in pair.rollouts], normalised=True) for pair in pairs)
             return pairs, [by_scores(first, second, label) for first, second in scores]
         seed = derive(self.seed, number)
-        return pairs, await label_pairs(self.run, self.name, number, pairs, label, seed)
+        return pairs, await label_pairs(self.run, self.name, number, pairs, label, seed, turn=number - 1)
 
     def _sorted(
         self, pairs: Sequence[SampledPair], outcomes: Sequence[Outcome]

@@ -17,6 +17,7 @@ from orchestrator.judge_commands import label_all
 from orchestrator.labelling import Pair, as_answer, label_pairs
 from orchestrator.ledger import Ledger, open_engine, sqlite_url
 from orchestrator.mending import Stopped
+from orchestrator.metrics import RunMetrics, judge_samples
 from orchestrator.recipe_labels import PersonLabel
 from orchestrator.replaying import Replay, beside, compare, question_of, replay
 from orchestrator.report_feedback import feedback_of, feedback_tables
@@ -192,3 +193,66 @@ async def test_a_judge_named_by_directory_is_replayed_while_its_content_is_what_
     write_tiny_model(judge, seed=2, context=128)
     with pytest.raises(RunError, match="its content has changed"):
         await replay(loaded, directory, ledger, verdicts)
+
+
+@pytest.mark.slow  # two judge processes, each of which imports torch
+async def test_judges_in_rotation_judge_their_shares_or_their_turns_and_are_replayed(tmp_path: Path) -> None:
+    from tests.tiny_models import write_tiny_model  # here: the other tests need no torch
+
+    places = {f"judge-{n}": str(write_tiny_model(tmp_path / f"j{n}", seed=n, context=128)) for n in (1, 2)}
+    constitution = write_constitution(tmp_path, TINY_CONSTITUTION)
+    recipe = json.loads(RunWriter(tmp_path).recipe.model_dump_json())
+    recipe["models"].update(places)
+    judges = {"constitution": str(constitution), "model": "judge-1", "rotation": ["judge-2"]}
+    recipe["services"]["judge"] = judges
+    collect = {"kind": "collect", "policy": "start", "prompts": str(tmp_path / "prompts.jsonl")}
+    collect |= {"sampling": {"max_new_tokens": 8}, "output": "pairs", "label": {"kind": "judge"}}
+    recipe["stages"]["collect"] = collect
+    (tmp_path / "judged.yaml").write_text(json.dumps(recipe))
+    directory = tmp_path / "judged"
+    ledger = new_run(tmp_path / "judged.yaml", directory, [], None)
+    ledger.take_lease()
+    loaded = recorded_recipe(directory, ledger)
+    asked = [
+        Pair(f"p{n}/0-1", {"prompt_id": f"p{n}", "text": f"w{n}"}, f"w{n + 1}", f"w{n + 2}", (n,))
+        for n in range(12)
+    ]
+    settings = label(min_option_mass=0.0, pairs_per_call=4)
+    async with beside(loaded, directory, ledger, "judge") as run:
+        await label_pairs(run, "collect", 1, asked, settings, seed=3)
+        for number in (1, 2):
+            await label_pairs(run, "dpo", number, asked, settings, seed=3, turn=number - 1)
+    by_whom: dict[str, set[str]] = {}
+    for row in ledger.all_labels("judge"):
+        digest = row["verdict"]["judge"]["version"]["sha256"]
+        by_whom.setdefault(f"{row['stage']} {row['round']}", set()).add(digest)
+    assert len(by_whom["collect 1"]) == 2, "each judge has its share"
+    first, second = by_whom["dpo 1"], by_whom["dpo 2"]
+    assert len(first) == len(second) == 1 and first != second, "each judge has its turn"
+    found = audit(ledger.all_labels())
+    assert len(found["judges"]) == 2
+    assert sum(each["verdicts"] for each in found["judges"].values()) == found["verdicts"] == 36
+    assert (await replay(loaded, directory, ledger, ledger.all_labels("judge"))).same == 36
+
+
+async def test_what_a_rounds_verdicts_are_worth_is_a_metric(tmp_path: Path) -> None:
+    def by_number(told: str, before: int) -> Any:
+        first, odd = slots(told)[0].startswith("good"), int(slots(told)[0].split()[-1]) % 2
+        return says("A", logs(A=0.8, B=0.2) if first != bool(odd) else logs(A=0.2, B=0.8))
+
+    async with judged_run(tmp_path, by_number) as (run, _):
+        run.ledger.begin_stage("dpo", "dpo", 1)
+        run.ledger.begin_round("dpo", 1, 20)
+        await label_pairs(run, "dpo", 1, pairs(20), label(), seed=3)
+        rows = run.ledger.labels_of("dpo", 1)
+        metrics = RunMetrics(run.ledger, run.recipe)
+    shown = {sample.name for family in metrics.collect() for sample in family.samples}
+    assert "trueline_judge_kappa" not in shown, "nobody else has said anything"
+    for row in rows:  # gold prefers the first where the judge does, but for pairs 0 and 1
+        number = int(row["item"].removeprefix("p").split("/")[0])
+        row["gold_margin"] = 1.0 if (number % 2 == 0) == (number > 1) else -1.0
+    found = {(name, labels[1:]): value for name, labels, value in judge_samples("dpo", rows)}
+    assert found["trueline_judge_agreement_ratio", ("gold",)] == pytest.approx(0.9)
+    assert found["trueline_judge_kappa", ("gold",)] == pytest.approx(0.8)
+    assert found["trueline_judge_calibration_error", ("gold",)] == pytest.approx(0.1)
+    assert judge_samples("dpo", [row for row in rows if row["source"] == "person"]) == []

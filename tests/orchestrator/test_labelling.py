@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from orchestrator.judge_audit import audit
-from orchestrator.labelling import Outcome, Pair, ask_again, label_pairs
+from orchestrator.labelling import Outcome, Pair, ask_again, by_turn, label_pairs
 from orchestrator.mending import Mending, Stopped
 from orchestrator.peers import Peers
 from orchestrator.progress import PlainProgress
@@ -142,3 +142,14 @@ async def test_labels_that_failed_are_asked_for_again_once_who_labels_is_mended(
     assert all(each.probability == pytest.approx(0.8) for each in outcomes)
     assert len(served.bodies) == before + 4, "the two that failed, in both orders, and no other"
     assert audit(run.ledger.all_labels())["abstentions"] == {"endpoint_refused": 4}, "the audit forgets none"
+
+
+def test_each_judge_in_rotation_has_its_share_whatever_was_asked_before() -> None:
+    everything = pairs(300)
+    shares = dict(by_turn(everything, 3, None, seed=7))
+    assert sorted(shares) == [0, 1, 2] and all(70 <= len(share) <= 130 for share in shares.values())
+    left = dict(by_turn(everything[150:], 3, None, seed=7))
+    for place, share in left.items():
+        assert share == [pair for pair in shares[place] if pair in everything[150:]]
+    assert by_turn(everything, 3, 4, seed=7) == [(4, everything)], "its turn: all pairs, whoever that is"
+    assert by_turn(everything, 1, None, seed=7) == [(0, everything)]

@@ -118,4 +118,34 @@ QUALITY = (
     ),
 )
 
-RUN_METRICS = (*PROGRESS, *QUALITY)
+FEEDBACK = (
+    of_run(
+        "trueline_judge_agreement_ratio",
+        "ratio",
+        "Share of the newest round's verdicts that gold, or a person, shares.",
+        "stage",
+        "against",
+    ),
+    of_run(
+        "trueline_judge_kappa",
+        "kappa",
+        "Cohen's kappa of those verdicts: 1 is full agreement, 0 no more than chance.",
+        "stage",
+        "against",
+    ),
+    of_run(
+        "trueline_judge_calibration_error",
+        "probability",
+        "Mean gap between how sure those verdicts are and how often they are right.",
+        "stage",
+        "against",
+    ),
+    of_run(
+        "trueline_judge_length_correlation",
+        "correlation",
+        "Correlation of the newest round's verdicts with how much longer a response is.",
+        "stage",
+    ),
+)
+
+RUN_METRICS = (*PROGRESS, *QUALITY, *FEEDBACK)
