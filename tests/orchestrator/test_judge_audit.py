@@ -18,6 +18,7 @@ from orchestrator.labelling import Pair, as_answer, label_pairs
 from orchestrator.ledger import Ledger, open_engine, sqlite_url
 from orchestrator.mending import Stopped
 from orchestrator.metrics import RunMetrics, judge_samples
+from orchestrator.recipe import Recipe
 from orchestrator.recipe_labels import PersonLabel
 from orchestrator.replaying import Replay, beside, compare, question_of, replay
 from orchestrator.report_feedback import feedback_of, feedback_tables
@@ -162,17 +163,13 @@ async def test_stored_verdicts_come_out_the_same(tmp_path: Path) -> None:
     assert found.same == 10 and "is 0.3" in found.others[0][1] and "is tie" in found.others[1][1]
 
 
-@pytest.mark.slow  # three judge processes, each of which imports torch
-async def test_a_judge_named_by_directory_is_replayed_while_its_content_is_what_judged(
-    tmp_path: Path,
-) -> None:
-    from tests.tiny_models import write_tiny_model  # here: the other tests need no torch
-
-    judge = write_tiny_model(tmp_path / "tiny-judge", seed=1, context=128)
-    constitution = write_constitution(tmp_path, TINY_CONSTITUTION)
+def with_judges(tmp_path: Path, **models: Path) -> tuple[Recipe, Path, Ledger]:
+    """A run, just begun, whose judges are model directories: the first, and the others in rotation."""
     recipe = json.loads(RunWriter(tmp_path).recipe.model_dump_json())
-    recipe["models"]["judge"] = str(judge)
-    recipe["services"]["judge"] = {"constitution": str(constitution), "model": "judge"}
+    recipe["models"].update({name: str(place) for name, place in models.items()})
+    first, *others = models
+    constitution = str(write_constitution(tmp_path, TINY_CONSTITUTION))
+    recipe["services"]["judge"] = {"constitution": constitution, "model": first, "rotation": others}
     collect = {"kind": "collect", "policy": "start", "prompts": str(tmp_path / "prompts.jsonl")}
     collect |= {"sampling": {"max_new_tokens": 8}, "output": "pairs", "label": {"kind": "judge"}}
     recipe["stages"]["collect"] = collect
@@ -180,14 +177,27 @@ async def test_a_judge_named_by_directory_is_replayed_while_its_content_is_what_
     directory = tmp_path / "judged"
     ledger = new_run(tmp_path / "judged.yaml", directory, [], None)
     ledger.take_lease()
-    loaded = recorded_recipe(directory, ledger)
-    asked = [
+    return recorded_recipe(directory, ledger), directory, ledger
+
+
+def tiny_pairs(count: int) -> list[Pair]:
+    return [
         Pair(f"p{n}/0-1", {"prompt_id": f"p{n}", "text": f"w{n}"}, f"w{n + 1}", f"w{n + 2}", (n,))
-        for n in range(6)
+        for n in range(count)
     ]
+
+
+@pytest.mark.slow  # three judge processes, each of which imports torch
+async def test_a_judge_named_by_directory_is_replayed_while_its_content_is_what_judged(
+    tmp_path: Path,
+) -> None:
+    from tests.tiny_models import write_tiny_model  # here: the other tests need no torch
+
+    judge = write_tiny_model(tmp_path / "tiny-judge", seed=1, context=128)
+    loaded, directory, ledger = with_judges(tmp_path, judge=judge)
     async with beside(loaded, directory, ledger, "judge") as run:
         await run.serve_judge()
-        await label_pairs(run, "collect", 1, asked, label(min_option_mass=0.0), seed=3)
+        await label_pairs(run, "collect", 1, tiny_pairs(6), label(min_option_mass=0.0), seed=3)
     verdicts = ledger.all_labels("judge")
     assert (await replay(loaded, directory, ledger, verdicts)).same == 6
     write_tiny_model(judge, seed=2, context=128)
@@ -199,29 +209,13 @@ async def test_a_judge_named_by_directory_is_replayed_while_its_content_is_what_
 async def test_judges_in_rotation_judge_their_shares_or_their_turns_and_are_replayed(tmp_path: Path) -> None:
     from tests.tiny_models import write_tiny_model  # here: the other tests need no torch
 
-    places = {f"judge-{n}": str(write_tiny_model(tmp_path / f"j{n}", seed=n, context=128)) for n in (1, 2)}
-    constitution = write_constitution(tmp_path, TINY_CONSTITUTION)
-    recipe = json.loads(RunWriter(tmp_path).recipe.model_dump_json())
-    recipe["models"].update(places)
-    judges = {"constitution": str(constitution), "model": "judge-1", "rotation": ["judge-2"]}
-    recipe["services"]["judge"] = judges
-    collect = {"kind": "collect", "policy": "start", "prompts": str(tmp_path / "prompts.jsonl")}
-    collect |= {"sampling": {"max_new_tokens": 8}, "output": "pairs", "label": {"kind": "judge"}}
-    recipe["stages"]["collect"] = collect
-    (tmp_path / "judged.yaml").write_text(json.dumps(recipe))
-    directory = tmp_path / "judged"
-    ledger = new_run(tmp_path / "judged.yaml", directory, [], None)
-    ledger.take_lease()
-    loaded = recorded_recipe(directory, ledger)
-    asked = [
-        Pair(f"p{n}/0-1", {"prompt_id": f"p{n}", "text": f"w{n}"}, f"w{n + 1}", f"w{n + 2}", (n,))
-        for n in range(12)
-    ]
+    one, two = (write_tiny_model(tmp_path / f"judge-{n}", seed=n, context=128) for n in (1, 2))
+    loaded, directory, ledger = with_judges(tmp_path, one=one, two=two)
     settings = label(min_option_mass=0.0, pairs_per_call=4)
     async with beside(loaded, directory, ledger, "judge") as run:
-        await label_pairs(run, "collect", 1, asked, settings, seed=3)
+        await label_pairs(run, "collect", 1, tiny_pairs(12), settings, seed=3)
         for number in (1, 2):
-            await label_pairs(run, "dpo", number, asked, settings, seed=3, turn=number - 1)
+            await label_pairs(run, "dpo", number, tiny_pairs(12), settings, seed=3, turn=number - 1)
     by_whom: dict[str, set[str]] = {}
     for row in ledger.all_labels("judge"):
         digest = row["verdict"]["judge"]["version"]["sha256"]
