@@ -44,7 +44,7 @@ def main() -> int:
         with prometheus(runs / ".watch", str(runs / ".targets" / "*.json"), SCRAPE) as server:
             for recipe in STAGES:
                 run(recipe, runs, small=not options.full)
-            time.sleep(1)  # for the last scrape to be there
+            time.sleep(1)
             found = figures(server, runs, began)
     print(json.dumps(found))
     return (
@@ -57,6 +57,7 @@ def run(recipe: str, runs: Path, small: bool) -> None:
     words = [str(RECIPES / f"{recipe}.yaml"), "--name", recipe, "--runs", str(runs)]
     words += [word for each in (shrunk(recipe) if small else []) for word in ("--set", each)]
     command = [sys.executable, "-m", "orchestrator", "run", *words, "--metrics-address", "127.0.0.1:0"]
+    command += ["--metrics-linger", "2"]  # eight scrapes
     subprocess.run(command, check=True, cwd=REPOSITORY, stdout=subprocess.DEVNULL)
 
 

@@ -5,9 +5,10 @@ the network is to be trusted.
 """
 
 import argparse
+import asyncio
 import platform
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +37,7 @@ class MetricsDoor:
     tls_key: Path | None = None
     tokens: Path | None = None
     insecure_network: bool = False
+    linger: float = 0.0
 
     @property
     def scheme(self) -> str:
@@ -80,6 +82,13 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     ):
         parser.add_argument(f"--metrics-{name}", type=Path, metavar="FILE", help=text)
     parser.add_argument(
+        "--metrics-linger",
+        type=float,
+        default=0.0,
+        metavar="SECONDS",
+        help="a finished run stays up so much longer, for Prometheus to read what it came to (default: 0)",
+    )
+    parser.add_argument(
         "--metrics-insecure-network",
         action="store_true",
         help="serve metrics beyond loopback without TLS and tokens: whoever reaches the port may read them",
@@ -103,6 +112,12 @@ class MetricsPage:
     registry: CollectorRegistry
     url: str
     address: str
+    linger: float = 0.0
+
+    async def lingering(self, stopping: asyncio.Event) -> None:
+        """Waits until the run's last numbers can have been read, or somebody asks it to stop."""
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(stopping.wait(), self.linger)
 
     @contextmanager
     def showing(self, metrics: Collector) -> Iterator[None]:
@@ -128,7 +143,7 @@ def serving(door: MetricsDoor | None) -> Iterator[MetricsPage | None]:
     server = door.opened(registry)
     server.start()
     try:
-        yield MetricsPage(registry, f"{door.scheme}://{server.address}/metrics", server.address)
+        yield MetricsPage(registry, f"{door.scheme}://{server.address}/metrics", server.address, door.linger)
     finally:
         server.shutdown()
         server.server_close()

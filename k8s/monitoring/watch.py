@@ -54,6 +54,7 @@ def runs_of(words: list[str]) -> Path:
 def driven(words: list[str]) -> int:
     """Runs the orchestrator with its metrics on, and waits for its end."""
     command = [sys.executable, "-m", "orchestrator", *words, "--metrics-address", "127.0.0.1:0"]
+    command += ["--metrics-linger", "5"]  # more than two scrapes
     process = subprocess.Popen(command, cwd=REPOSITORY if not Path("orchestrator").is_dir() else None)
     while True:
         try:

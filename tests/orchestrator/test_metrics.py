@@ -1,7 +1,9 @@
 """The run's own /metrics: the ledger's numbers, after a resume too, each scrape of one moment."""
 
+import asyncio
 import json
 import math
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -164,3 +166,15 @@ def test_with_tokens_a_reader_without_one_is_refused(tmp_path: Path) -> None:
         assert page is not None
         with pytest.raises(urllib.error.HTTPError, match="401"):
             urllib.request.urlopen(page.url, timeout=10)
+
+
+async def test_a_page_lingers_for_the_last_scrape_unless_it_is_told_to_stop() -> None:
+    async def seconds(linger: float, stopping: asyncio.Event) -> float:
+        began = time.monotonic()
+        await MetricsPage(CollectorRegistry(), "", "127.0.0.1:1", linger).lingering(stopping)
+        return time.monotonic() - began
+
+    stopping = asyncio.Event()
+    assert 0.2 <= await seconds(0.2, stopping) < 5
+    stopping.set()
+    assert await seconds(60.0, stopping) < 5
