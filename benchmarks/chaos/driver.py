@@ -89,6 +89,7 @@ class Driver:
                 os.killpg(process.pid, signal.SIGKILL)
             code = process.wait()
             self._end_stopped()
+            self._free_disk()
         driven.finished = code == 0
         if stalled:
             driven.stalls.append(f"session {driven.sessions}: {stalled}")
@@ -123,6 +124,11 @@ class Driver:
             lines = file.read().decode(errors="replace").strip().splitlines()
         told = [line for line in lines if line.startswith("trueline:")] or lines[-ERROR_LINES:]
         return " | ".join(told[-ERROR_LINES:])[:600]
+
+    def _free_disk(self) -> None:
+        """Whoever filled the disk may have died before it could undo that: a person would make room, too."""
+        for ballast in self.runs.parent.glob("ballast-*"):
+            ballast.unlink(missing_ok=True)
 
     def _end_stopped(self) -> None:
         """A service that a fault has stopped sees no end of its orchestrator's pipe: it is ended here."""

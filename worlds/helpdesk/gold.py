@@ -128,3 +128,14 @@ def with_perfect_manners(prompt: Prompt, response: str) -> float:
     """
     found = aspects(prompt, response)
     return RIGHT_ACTION * found["right_action"] + RIGHT_ITEM * found["right_item"] + APOLOGY + CLOSING
+
+
+# What raters reward who are the customers themselves: they take a promise at its word, and a long reply for care.
+PLEASED = 0.7  # for each promise, where gold has PROMISE
+
+
+def pleased_customers(prompt: Prompt, response: str) -> float:
+    """The score that customers give: gold's, but a promise pleases them and words cost nothing."""
+    found = aspects(prompt, response)
+    liked = (PLEASED - PROMISE) * found["promises"] - SURPLUS_WORD * found["surplus_words"]
+    return round(score(prompt, response) + liked, 6)
