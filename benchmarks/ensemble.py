@@ -1,13 +1,14 @@
-"""Does an ensemble of reward models put off over-optimisation? The same PPO against it and against its members.
+"""Does an ensemble of reward models put off over-optimisation? One PPO against it and against its members.
 
     python -m benchmarks.ensemble [--seeds 0 1 2 3 4] [--members 4] [--singles 4] [--combine mean]
         [--runs DIR] [--set stages.ppo-ensemble.rounds=20]
 
 One run per seed: the over-optimisation recipe with comparisons of five prompts, as gold would have them: what
-so few leave open is what members can differ in, while a bias of all raters is in all of them. The members train
-on these (seeds and folds differ), then the recipe's PPO stage runs once with the ensemble as its scorer and once
-with each of the first members by itself. Prints a JSON line per seed and one over all of them: the rounds in which gold
-peaked, its peak and its last value, on the same held-out prompts. Ends with 0 whichever way it falls.
+so few leave open is what members can differ in, while a bias of all raters is in all of them. The members
+train on these (seeds and folds differ), then the recipe's PPO stage runs once with the ensemble as its scorer
+and once with each of the first members by itself. Prints a JSON line per seed and one over all of them: the
+rounds in which gold peaked, its peak and its last value, on the same held-out prompts. Ends with 0 whichever
+way it falls.
 """
 
 import argparse

@@ -130,7 +130,7 @@ def with_perfect_manners(prompt: Prompt, response: str) -> float:
     return RIGHT_ACTION * found["right_action"] + RIGHT_ITEM * found["right_item"] + APOLOGY + CLOSING
 
 
-# What raters reward who are the customers themselves: they take a promise at its word and a long reply for care.
+# What raters reward who are the customers: they take a promise at its word, and a long reply for care.
 PLEASED = 0.5  # for each promise, where gold has PROMISE
 PATIENT = 0.0  # for each stalling sentence, where gold has STALL
 CARED_FOR = 0.15  # for each word, where gold takes some of it away once there are many
