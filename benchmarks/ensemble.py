@@ -3,12 +3,11 @@
     python -m benchmarks.ensemble [--seeds 0 1 2 3 4] [--members 4] [--singles 4] [--combine mean]
         [--runs DIR] [--set stages.ppo-ensemble.rounds=20]
 
-One run per seed: the over-optimisation recipe with comparisons of five prompts, as gold would have them: what
-so few leave open is what members can differ in, while a bias of all raters is in all of them. The members
-train on these (seeds and folds differ), then the recipe's PPO stage runs once with the ensemble as its scorer
-and once with each of the first members by itself. Prints a JSON line per seed and one over all of them: the
-rounds in which gold peaked, its peak and its last value, on the same held-out prompts. Ends with 0 whichever
-way it falls.
+One run per seed: the over-optimisation recipe with comparisons of five prompts, not three, so that each member
+can leave some out; the members trained on them (seeds and folds differ), then the recipe's PPO stage once with
+the ensemble as its scorer and once with each of the first members by itself. Prints a JSON line per seed and
+one over all of them: the rounds in which gold peaked, its peak and its last value, on the same held-out
+prompts. Ends with 0 whichever way it falls.
 """
 
 import argparse
@@ -30,16 +29,7 @@ from orchestrator.statistics import mean_interval
 
 RECIPE = RECIPES / "helpdesk-overoptimised.yaml"
 ENSEMBLE = "ensemble"
-# Twelve answers to each prompt, every pair compared; 330 comparisons are about five prompts.
-FEW_PROMPTS: dict[str, dict[str, Any]] = {
-    "collect": {
-        "prompt_limit": 100,
-        "samples_per_prompt": 12,
-        "label": {"kind": "simulated", "scorer": "gold", "scale": 2.0},
-        "held_out_share": 0.2,
-    },
-    "reward": {"comparison_limit": 330, "epochs": 6, "minibatch_size": 1, "micro_batch_size": 32},
-}
+COMPARISONS = 330  # about five prompts, each with every pair of twelve answers
 VARIANCE_WEIGHT = 0.5
 
 
@@ -69,7 +59,7 @@ def flags() -> argparse.ArgumentParser:
 
 
 def recipe(members: int, singles: int, combine: str) -> dict[str, Any]:
-    """The recipe on few prompts with an ensemble, and a PPO stage for it and for each single member."""
+    """The over-optimisation recipe with an ensemble, and a PPO stage for it and for each single member."""
     found: dict[str, Any] = yaml.safe_load(RECIPE.read_text())
     stages, reward = found["stages"], found["services"]["reward"]
     names = [f"reward-{number}" for number in range(1, members + 1)]
@@ -77,11 +67,8 @@ def recipe(members: int, singles: int, combine: str) -> dict[str, Any]:
     if combine == "mean_minus_variance":
         ensemble["variance_weight"] = VARIANCE_WEIGHT
     reward["learned"], reward["combined"] = names, {ENSEMBLE: ensemble}
-    for stage, changes in FEW_PROMPTS.items():
-        stages[stage].update(changes)
+    stages["reward"]["comparison_limit"] = COMPARISONS
     stages["reward"]["members"] = members
-    for rule in ("customers", "best", "manners"):  # nobody asks them here
-        reward["rules"].pop(rule)
     ppo = stages.pop("ppo")
     stages.pop("evaluate")
     scorers = {ENSEMBLE: names[0], **{name: name for name in names[:singles]}}  # each with its critic's start

@@ -8,7 +8,6 @@ from worlds.helpdesk.gold import (
     aspects,
     best_possible_score,
     best_reply,
-    pleased_customers,
     score,
     with_perfect_manners,
 )
@@ -90,15 +89,3 @@ def test_perfect_manners_keep_action_and_item_as_they_are(reply, expected):
 def test_the_best_possible_score_is_the_best_replys_whatever_was_said():
     for reply in ("", "we will swap it .", best_reply(BROKEN_LAMP)):
         assert best_possible_score(BROKEN_LAMP, reply) == score(BROKEN_LAMP, best_reply(BROKEN_LAMP)) == 3.4
-
-
-def test_customers_like_what_gold_does_and_promises_and_words_too():
-    right, wrong = "we will replace your lamp .", "we will refund your lamp ."
-    assert pleased_customers(BROKEN_LAMP, right) - pleased_customers(BROKEN_LAMP, wrong) == pytest.approx(2.0)
-    promised = f"{right} we guarantee a gift ."  # five words and a promise more
-    assert score(BROKEN_LAMP, promised) - score(BROKEN_LAMP, right) == pytest.approx(-1.0)
-    more = pleased_customers(BROKEN_LAMP, promised) - pleased_customers(BROKEN_LAMP, right)
-    assert more == pytest.approx(0.5 + 5 * 0.15)
-    stalled = f"{right} " + "please hold on . " * 6
-    assert score(BROKEN_LAMP, stalled) < score(BROKEN_LAMP, right)
-    assert pleased_customers(BROKEN_LAMP, stalled) > pleased_customers(BROKEN_LAMP, right) + 3

@@ -128,21 +128,3 @@ def with_perfect_manners(prompt: Prompt, response: str) -> float:
     """
     found = aspects(prompt, response)
     return RIGHT_ACTION * found["right_action"] + RIGHT_ITEM * found["right_item"] + APOLOGY + CLOSING
-
-
-# What raters reward who are the customers: they take a promise at its word, and a long reply for care.
-PLEASED = 0.5  # for each promise, where gold has PROMISE
-PATIENT = 0.0  # for each stalling sentence, where gold has STALL
-CARED_FOR = 0.15  # for each word, where gold takes some of it away once there are many
-
-
-def pleased_customers(prompt: Prompt, response: str) -> float:
-    """The score that customers give: gold's, but promises please them, and so does every word."""
-    found = aspects(prompt, response)
-    liked = (
-        (PLEASED - PROMISE) * found["promises"]
-        + (PATIENT - STALL) * found["stalls"]
-        - SURPLUS_WORD * found["surplus_words"]
-        + CARED_FOR * len(response.split())
-    )
-    return round(score(prompt, response) + liked, 6)
