@@ -3,11 +3,11 @@
     python -m benchmarks.ensemble [--seeds 0 1 2 3 4] [--members 4] [--singles 4] [--combine mean]
         [--runs DIR] [--set stages.ppo-ensemble.rounds=20]
 
-One run per seed: the over-optimisation recipe with comparisons of five prompts, not three, so that each member
-can leave some out; the members trained on them (seeds and folds differ), then the recipe's PPO stage once with
-the ensemble as its scorer and once with each of the first members by itself. Prints a JSON line per seed and
-one over all of them: the rounds in which gold peaked, its peak and its last value, on the same held-out
-prompts. Ends with 0 whichever way it falls.
+One run per seed: the over-optimisation recipe with comparisons of five prompts, not three, so that each
+member can leave some out; the members trained on them (seeds and folds differ), then the recipe's PPO stage
+once with the ensemble as its scorer and once with each of the first members by itself. Prints a JSON line
+per seed and one over all of them: the rounds in which gold peaked, its peak and its last value, on the same
+held-out prompts. Ends with 0 whichever way it falls.
 """
 
 import argparse
