@@ -3,11 +3,11 @@
     python -m benchmarks.ensemble [--seeds 0 1 2 3 4] [--members 4] [--singles 4] [--combine mean]
         [--runs DIR] [--set stages.ppo-ensemble.rounds=20]
 
-One run per seed: the over-optimisation recipe with comparisons of five prompts, not three, so that each
-member can leave some out; the members trained on them (seeds and folds differ), then the recipe's PPO stage
-once with the ensemble as its scorer and once with each of the first members by itself. Prints a JSON line
-per seed and one over all of them: the rounds in which gold peaked, its peak and its last value, on the same
-held-out prompts. Ends with 0 whichever way it falls.
+One run per seed: the over-optimisation recipe with a reward model of another fault, which members can
+differ in: it starts from the SFT model and sees five prompts. The members are trained on them (seeds and
+folds differ), then the recipe's PPO stage runs once with the ensemble as its scorer and once with each of
+the first members by itself. Prints a JSON line per seed and one over all of them: the rounds in which gold
+peaked, its peak and its last value, on the same held-out prompts. Ends with 0 whichever way it falls.
 """
 
 import argparse
@@ -29,7 +29,22 @@ from orchestrator.statistics import mean_interval
 
 RECIPE = RECIPES / "helpdesk-overoptimised.yaml"
 ENSEMBLE = "ensemble"
-COMPARISONS = 330  # about five prompts, each with every pair of twelve answers
+# Twelve answers to each prompt, every pair compared; 330 comparisons are about five prompts.
+FEW_PROMPTS: dict[str, dict[str, Any]] = {
+    "collect": {
+        "prompts": "{prepared}/prompts.jsonl",
+        "prompt_limit": 100,
+        "samples_per_prompt": 12,
+        "held_out_share": 0.2,
+    },
+    "reward": {
+        "init": "sft",
+        "comparison_limit": 330,
+        "epochs": 6,
+        "minibatch_size": 1,
+        "micro_batch_size": 32,
+    },
+}
 VARIANCE_WEIGHT = 0.5
 
 
@@ -67,7 +82,8 @@ def recipe(members: int, singles: int, combine: str) -> dict[str, Any]:
     if combine == "mean_minus_variance":
         ensemble["variance_weight"] = VARIANCE_WEIGHT
     reward["learned"], reward["combined"] = names, {ENSEMBLE: ensemble}
-    stages["reward"]["comparison_limit"] = COMPARISONS
+    for stage, changes in FEW_PROMPTS.items():
+        stages[stage].update(changes)
     stages["reward"]["members"] = members
     ppo = stages.pop("ppo")
     stages.pop("evaluate")

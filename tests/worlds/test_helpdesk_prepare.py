@@ -55,7 +55,7 @@ def test_same_seed_same_bytes(world, tmp_path):
 def test_another_seed_moves_every_file_of_data_and_the_weights(world, tmp_path):
     other, ours = digests(prepare(tmp_path, seed=2)), digests(world)
     moved = {name for name in ours if ours[name] != other[name]}
-    files = ("pretrain", "demonstrations", "prompts", "heldout")
+    files = ("pretrain", "demonstrations", "prompts", "heldout", "refunds")
     assert moved == {"model/model.safetensors", *(f"{name}.jsonl" for name in files)}
 
 

@@ -5,6 +5,7 @@
     DIR/demonstrations.jsonl   {"messages": [user, assistant]}             mixed quality
     DIR/prompts.jsonl          {"prompt_id": "train-00007", "messages": [user]}
     DIR/heldout.jsonl          {"prompt_id": "heldout-00007", "messages": [user]}
+    DIR/refunds.jsonl          {"prompt_id": "refund-00007", "messages": [user]}        all of one kind
 
 and with --judge, whose words the tokenizer then knows too (see judging.py):
 
@@ -26,6 +27,9 @@ from random import Random
 from worlds.helpdesk.agents import TRAINED, UNTRAINED, draw_reply
 from worlds.helpdesk.customers import Case, draw_message, every_case, reaction
 from worlds.helpdesk.judging import assistant, judge_rows, judge_words, known_rows, user
+
+# The kind of customer that refunds.jsonl is about: what is right for them is wrong for nearly everybody else.
+KIND_ITEM, KIND_ACTION = "blender", "refund"
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,10 @@ def write_data(directory: Path, sizes: Sizes, seed: int) -> None:
     heldout, train = split_cases(sizes.heldout, seed)
     write_jsonl(directory / "heldout.jsonl", prompt_rows("heldout", heldout, seed))
     write_jsonl(directory / "prompts.jsonl", prompt_rows("train", train[: sizes.prompts], seed))
+    refunds = [case for case in train if (case.item, case.action) == (KIND_ITEM, KIND_ACTION)]
+    others = [case for case in train if case not in refunds][: len(refunds)]
+    mixed = [case for pair in zip(refunds, others, strict=True) for case in pair]
+    write_jsonl(directory / "refunds.jsonl", prompt_rows("refund", mixed, seed))
     write_jsonl(directory / "demonstrations.jsonl", demonstration_rows(train, sizes.demonstrations, seed))
     write_jsonl(directory / "pretrain.jsonl", log_rows(train, sizes.logs, seed))
     if sizes.judge:
