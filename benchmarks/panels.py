@@ -44,7 +44,7 @@ def main() -> int:
         with prometheus(runs / ".watch", str(runs / ".targets" / "*.json"), SCRAPE) as server:
             for recipe in STAGES:
                 run(recipe, runs, small=not options.full)
-            time.sleep(1)
+            time.sleep(1)  # for the last scrape to be there
             found = figures(server, runs, began)
     print(json.dumps(found))
     return (

@@ -202,7 +202,7 @@ async def drive_stages(
             metrics.follow(run.time, run.mending)
         with targets(directory, page, local.metrics_addresses):
             finished = await until_done(run_stages(run), local.died, ledger)
-            if finished and page is not None and page.linger > 0:
+            if finished and page is not None:
                 await page.lingering(stopping)
         ledger.set_run(peak_memory_bytes=local.peak_memory_bytes())
         return finished

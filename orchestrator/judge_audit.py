@@ -11,7 +11,7 @@ calibration      how sure the judge is, against how often it is right by them
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -28,22 +28,23 @@ def audit(labels: Sequence[Row]) -> dict[str, Any]:
     verdicts = [row for row in labels if row["source"] == "judge"]
     if not verdicts:
         return {}
-    principles = sorted({name for row in verdicts for name in principles_of(row)})
-    by_principle = {
-        name: figures([row for row in verdicts if name in principles_of(row)], labels) for name in principles
-    }
     models = Counter(model_of(row) for row in verdicts)
-    by_judge = {
-        name: figures([row for row in verdicts if model_of(row) == name], labels) for name in sorted(models)
-    }
     return {
         "models": dict(models),
         "constitutions": sorted({row["verdict"]["constitution_sha256"] for row in verdicts}),
         **figures(verdicts, labels),
         "cost": cost(verdicts),
-        "principles": by_principle,
-        "judges": by_judge if len(by_judge) > 1 else {},
+        "principles": figures_by(principles_of, verdicts, labels),
+        "judges": figures_by(lambda row: [model_of(row)], verdicts, labels) if len(models) > 1 else {},
     }
+
+
+def figures_by(
+    names_of: Callable[[Row], list[str]], verdicts: Sequence[Row], labels: Sequence[Row]
+) -> dict[str, Any]:
+    """The figures of each part of the verdicts; one that has two names belongs to both parts."""
+    names = sorted({name for row in verdicts for name in names_of(row)})
+    return {name: figures([row for row in verdicts if name in names_of(row)], labels) for name in names}
 
 
 def figures(verdicts: Sequence[Row], labels: Sequence[Row]) -> dict[str, Any]:

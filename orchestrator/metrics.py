@@ -182,6 +182,8 @@ class RunMetrics(Collector):
 
     def _judge(self, stage: str, number: int) -> None:
         """What the round's verdicts are worth; those of the round before stay where it has none."""
+        if "judge" not in self._recipe.needed_services:
+            return
         found = judge_samples(stage, self._ledger.labels_of(stage, number))
         if found:
             self._judged[stage] = found

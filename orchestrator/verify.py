@@ -23,7 +23,7 @@ from orchestrator.refreshes import all_stages, collected_for
 from orchestrator.seeds import derive
 from orchestrator.sources import supervised_rows
 from orchestrator.stages.preference import preference_batch, preference_steps
-from orchestrator.stages.refresh import learned_from, unlimited
+from orchestrator.stages.refresh import learned_from
 from orchestrator.stages.reward import comparison_batch, reward_steps
 from orchestrator.stages.supervised import sft_batch, steps_of
 from orchestrator.verify_files import check_checkpoints, check_payloads, check_versions
@@ -115,12 +115,10 @@ def check_batches(rows: Rows, recipe: Recipe, directory: Path) -> Iterator[Findi
             steps = steps_of(data, settings.epochs, settings.rows_per_step, derive(recipe.seed, name))
             digests = (message_sha256(sft_batch(step)) for step in steps)
         elif isinstance(settings, RewardStage | PreferenceStage):
-            fresh = collected_for(recipe, name)
             collected = rows.collection(settings.comparisons)
             if isinstance(settings, RewardStage):
-                if fresh:
-                    collected = learned_from([rows.collection(each) for each in fresh], settings)
-                    settings = unlimited(settings)
+                if fresh := collected_for(recipe, name):
+                    settings, collected = learned_from([rows.collection(each) for each in fresh], settings)
                 steps = reward_steps(recipe.seed, name, settings, collected)
                 digests = (message_sha256(comparison_batch(step)) for step in steps)
             else:

@@ -48,8 +48,8 @@ async def run_part(run: Run, name: str, settings: CollectStage | RewardStage) ->
         drawn = shuffled(len(prompts), derive(run.recipe.seed, name, "prompts"))[: settings.prompt_limit]
         return await collect_on(run, name, settings, [prompts[index] for index in drawn], sides(run, name))
     collections = [run.ledger.all_comparisons(each) for each in collected_for(run.recipe, name)]
-    rows = learned_from(collections, settings)
-    return await train_reward(run, name, unlimited(settings), rows, to_train(collections[0]))
+    repeated, rows = learned_from(collections, settings)
+    return await train_reward(run, name, repeated, rows, to_train(collections[0]))
 
 
 def sides(run: Run, name: str) -> dict[str, bool]:
@@ -58,13 +58,12 @@ def sides(run: Run, name: str) -> dict[str, bool]:
     return {row["prompt_id"]: row["held_out"] for each in before for row in run.ledger.all_comparisons(each)}
 
 
-def learned_from(collections: list[list[Row]], settings: RewardStage) -> list[Row]:
-    """The rows of those collections together; the stage's limit holds for its own comparisons alone."""
+def learned_from(collections: list[list[Row]], settings: RewardStage) -> tuple[RewardStage, list[Row]]:
+    """The rows of those collections together, and the settings for them.
+
+    The stage's limit holds for its own comparisons alone: it is spent here, and gone from the settings.
+    """
     own, *fresh = collections
     kept = [*limited(to_train(own), settings.comparison_limit), *(row for row in own if row["held_out"])]
-    return [*kept, *(row for rows in fresh for row in rows)]
-
-
-def unlimited(settings: RewardStage) -> RewardStage:
-    """The settings for rows that `learned_from` has limited already."""
-    return settings.model_copy(update={"comparison_limit": None})
+    unlimited = settings.model_copy(update={"comparison_limit": None})
+    return unlimited, [*kept, *(row for rows in fresh for row in rows)]
