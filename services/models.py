@@ -4,6 +4,7 @@ Only safetensors is read and nothing is fetched: what is not in the directory is
 """
 
 import json
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,10 @@ from services.model_files import weights_fault
 from services.sequences import is_right_padded, last_token_index, position_ids
 from services.templates import load_tokenizer
 from services.weights import WeightsError, check_safetensors
+
+# transformers builds a model under patches of its own classes and of torch's default dtype, which are the
+# whole process's. Two threads inside at once can leave one behind, and then no model ties its embeddings.
+BUILDING = threading.RLock()
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
 
@@ -105,7 +110,7 @@ def describe_causal(path: Path) -> LoadedCausal:
     """
     _check_files(path)
     try:
-        with torch.device("meta"):
+        with BUILDING, torch.device("meta"):
             model = AutoModelForCausalLM.from_config(_config(path, {}), trust_remote_code=False)
         if (path / "generation_config.json").is_file():
             model.generation_config = GenerationConfig.from_pretrained(path, local_files_only=True)
@@ -177,16 +182,17 @@ def _load(
     _check_files(path)
     config = _config(path, overrides)
     try:
-        model, info = factory.from_pretrained(
-            path,
-            config=config,
-            local_files_only=True,
-            trust_remote_code=False,
-            use_safetensors=True,
-            dtype=dtype,
-            attn_implementation="sdpa",
-            output_loading_info=True,
-        )
+        with BUILDING:
+            model, info = factory.from_pretrained(
+                path,
+                config=config,
+                local_files_only=True,
+                trust_remote_code=False,
+                use_safetensors=True,
+                dtype=dtype,
+                attn_implementation="sdpa",
+                output_loading_info=True,
+            )
     except (ValueError, OSError, RuntimeError, KeyError) as error:
         raise WeightsError(path, f"does not load as {factory.__name__} ({_line(error)})") from None
     return model, _tokenizer(path), sorted(info["missing_keys"])

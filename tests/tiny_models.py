@@ -19,6 +19,8 @@ from transformers import (
 )
 from transformers.utils.logging import disable_progress_bar
 
+from services.models import BUILDING
+
 FAMILIES = ("llama", "gpt2", "qwen2")
 PAD, START, END, UNKNOWN, REPLY = range(5)
 WORDS = [f"w{i}" for i in range(59)]
@@ -77,7 +79,7 @@ def tiny_causal(
         "num_key_value_heads": heads,
         "max_position_embeddings": context,
     }
-    with torch.random.fork_rng(devices=[]):
+    with BUILDING, torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if family == "llama":
             return LlamaForCausalLM(LlamaConfig(**common, **modern)).eval()

@@ -26,6 +26,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from services.models import BUILDING
 from services.trainer.sharding import blocks_of
 
 GIB = 2**30
@@ -120,7 +121,7 @@ def footprint(model_dir: Path, *, autocast: bool) -> Footprint:
     `autocast` is for a GPU, where passes run in bf16.
     """
     config = AutoConfig.from_pretrained(model_dir, local_files_only=True)
-    with FakeTensorMode():
+    with BUILDING, FakeTensorMode():
         model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").eval()
         blocks = blocks_of(model)
         with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
