@@ -1,13 +1,14 @@
 """Does an ensemble of reward models put off over-optimisation? One PPO against it and against its members.
 
     python -m benchmarks.ensemble [--seeds 0 1 2 3 4] [--members 4] [--singles 4] [--combine mean]
-        [--runs DIR] [--set stages.ppo-ensemble.rounds=20]
+        [--few-prompts] [--runs DIR] [--set stages.ppo-ensemble.rounds=20]
 
-One run per seed: the over-optimisation recipe with a reward model of another fault, which members can
-differ in: it starts from the SFT model and sees five prompts. The members are trained on them (seeds and
-folds differ), then the recipe's PPO stage runs once with the ensemble as its scorer and once with each of
-the first members by itself. Prints a JSON line per seed and one over all of them: the rounds in which gold
-peaked, its peak and its last value, on the same held-out prompts. Ends with 0 whichever way it falls.
+One run per seed: the over-optimisation recipe, whose reward models are trained on the same comparisons (seeds
+and folds differ), then its PPO stage once with the ensemble as its scorer and once with each of the first
+members by itself. As shipped, the fault is one that every member learns alike: half of the customers want the
+same. `--few-prompts` has another, which members can differ in: they start from the SFT model and see five
+prompts. Prints a JSON line per seed and one over all of them: rounds in which gold peaked, its peak and its
+last value, on the same held-out prompts. Ends with 0 whichever way it falls.
 """
 
 import argparse
@@ -68,12 +69,13 @@ def flags() -> argparse.ArgumentParser:
     parser.add_argument("--members", type=int, default=4, help="reward models in the ensemble")
     parser.add_argument("--singles", type=int, help="members that PPO is run against alone; default all")
     parser.add_argument("--combine", choices=["mean", "min", "mean_minus_variance"], default="mean")
+    parser.add_argument("--few-prompts", action="store_true", help="comparisons of five prompts only")
     parser.add_argument("--runs", type=Path, default=Path("runs/ensemble"))
     parser.add_argument("--set", dest="sets", action="append", default=[], metavar="PATH=VALUE")
     return parser
 
 
-def recipe(members: int, singles: int, combine: str) -> dict[str, Any]:
+def recipe(members: int, singles: int, combine: str, *, few_prompts: bool = False) -> dict[str, Any]:
     """The over-optimisation recipe with an ensemble, and a PPO stage for it and for each single member."""
     found: dict[str, Any] = yaml.safe_load(RECIPE.read_text())
     stages, reward = found["stages"], found["services"]["reward"]
@@ -82,7 +84,7 @@ def recipe(members: int, singles: int, combine: str) -> dict[str, Any]:
     if combine == "mean_minus_variance":
         ensemble["variance_weight"] = VARIANCE_WEIGHT
     reward["learned"], reward["combined"] = names, {ENSEMBLE: ensemble}
-    for stage, changes in FEW_PROMPTS.items():
+    for stage, changes in FEW_PROMPTS.items() if few_prompts else ():
         stages[stage].update(changes)
     stages["reward"]["members"] = members
     ppo = stages.pop("ppo")
@@ -98,7 +100,8 @@ def finished(seed: int, options: argparse.Namespace) -> Ledger:
     """The ledger of one seed's run, which is made or gone on with where it is not finished."""
     path, name = options.runs / "recipe.yaml", f"ensemble-{seed}"
     singles = options.members if options.singles is None else options.singles
-    path.write_text(yaml.safe_dump(recipe(options.members, singles, options.combine), sort_keys=False))
+    made = recipe(options.members, singles, options.combine, few_prompts=options.few_prompts)
+    path.write_text(yaml.safe_dump(made, sort_keys=False))
     command = [sys.executable, "-m", "orchestrator", "run", str(path), "--name", name, "--seed", str(seed)]
     sets = [word for each in options.sets for word in ("--set", each)]
     subprocess.run(

@@ -131,9 +131,10 @@ def test_a_combined_scorer_needs_its_models_made_before_it_is_used(tmp_path: Pat
     assert any("no model or earlier stage makes 'judge'" in fault for fault in faults_of(tmp_path, text))
 
 
-def test_the_ensemble_benchmark_writes_a_recipe_that_loads(tmp_path: Path) -> None:
-    made = load_recipe(
-        written(tmp_path, yaml.safe_dump(ensemble_recipe(4, 2, "mean_minus_variance"), sort_keys=False))
-    )
+@pytest.mark.parametrize("few_prompts", [False, True])
+def test_the_ensemble_benchmark_writes_a_recipe_that_loads(tmp_path: Path, few_prompts: bool) -> None:
+    text = ensemble_recipe(4, 2, "mean_minus_variance", few_prompts=few_prompts)
+    made = load_recipe(written(tmp_path, yaml.safe_dump(text, sort_keys=False)))
+    assert reward_stage(made, "reward-1").init == ("sft" if few_prompts else "start")
     scorers = [stage.scorer for stage in made.stages.values() if stage.kind == "ppo"]
     assert scorers == ["ensemble", "reward-1", "reward-2"]
