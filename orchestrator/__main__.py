@@ -235,7 +235,9 @@ def status_command(options: argparse.Namespace) -> int:
     for directory in named:
         ledger = open_run(directory, options.ledger)
         stages = ledger.all_stages()
-        last = stages[-1] if stages else None
+        # A refresh stands behind the stage that it is within, though it ends first.
+        unfinished = (each for each in stages if each["status"] != "finished")
+        last = next(unfinished, stages[-1] if stages else None)
         rounds = len(ledger.all_rounds(last["stage"])) if last else 0
         where = f"stage {last['stage']} ({last['status']}), round {rounds}" if last else "nothing begun"
         print(f"{ledger.run}: {ledger.info()['status']}, {where}, epoch {ledger.info()['epoch']}")

@@ -133,6 +133,7 @@ class PlainProgress:
     def stage_finished(self, name: str, seconds: float) -> None:
         """See Progress."""
         self._write(f"  {name} done in {duration(seconds)}")
+        self.known = {}  # of a refresh: the stage that it is within goes on
 
     def close(self) -> None:
         """See Progress."""
@@ -171,6 +172,7 @@ class LiveProgress:
         """See Progress."""
         self.live.console.print(Text.assemble(("done ", "green"), f"{name} in {duration(seconds)}"))
         self.live.update(Text(""))
+        self.known = {}  # of a refresh: the stage that it is within goes on
 
     def close(self) -> None:
         """See Progress."""

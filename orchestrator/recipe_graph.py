@@ -157,7 +157,7 @@ def _marked_in(
 ) -> Iterator[tuple[Place, Any, str]]:
     for name, field in model.model_fields.items():
         value = _mapping(record).get(name, None if field.is_required() else field.default)
-        nested = _record_in(field.annotation)
+        nested = _record_in(field.annotation, value)
         for marker in _markers(field):
             if not isinstance(marker, markers):
                 continue
@@ -170,12 +170,28 @@ def _marked_in(
             yield from _marked_in(value, nested, markers, (*path, name))
 
 
-def _record_in(annotation: Any) -> Any:
-    """The settings that a field holds, or may hold beside a text or null; None where it holds none."""
+def _record_in(annotation: Any, value: Any) -> Any:
+    """The settings that a field holds, or may hold beside a text or null; None where it holds none.
+
+    Of several kinds of settings, those of the value's own kind.
+    """
+    options = list(_records_in(annotation))
+    kind = _mapping(value).get("kind")
+    of_kind = (each for each in options if kind is not None and kind in _kinds_of(each))
+    return next(of_kind, options[0] if options else None)
+
+
+def _records_in(annotation: Any) -> Iterator[Any]:
     if hasattr(annotation, "model_fields"):
-        return annotation
-    options = getattr(annotation, "__args__", ()) if not isinstance(annotation, types.GenericAlias) else ()
-    return next((found for option in options if (found := _record_in(option)) is not None), None)
+        yield annotation
+    elif not isinstance(annotation, types.GenericAlias):
+        for option in getattr(annotation, "__args__", ()):
+            yield from _records_in(option)
+
+
+def _kinds_of(settings: Any) -> tuple[Any, ...]:
+    field = settings.model_fields.get("kind")
+    return getattr(field.annotation, "__args__", ()) if field else ()
 
 
 def _markers(field: Any) -> list[Any]:

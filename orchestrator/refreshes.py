@@ -14,10 +14,11 @@ They are stages of their own in the ledger, as durable as any, and stand at thei
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.recipe_rounds import OnlineStage
+from orchestrator.recipe_rounds import OnlineStage, PpoStage
 from orchestrator.recipe_stages import CollectStage, RewardStage
 
 if TYPE_CHECKING:
+    from orchestrator.ledger import Ledger
     from orchestrator.recipe import Recipe
 
 
@@ -95,11 +96,41 @@ def collected_for(recipe: "Recipe", name: str) -> list[str]:
 
     collected_for(recipe, "ppo-refresh-000010-reward")
         ["comparisons", "ppo-refresh-000005", "ppo-refresh-000010"]
+
+    Fresh are also those of earlier stages that refreshed the same reward model.
     """
-    for parent in recipe.stages:
-        fresh = []
+    fresh: dict[str, list[str]] = {}
+    for parent, settings in recipe.stages.items():
         for refresh in refreshes_of(recipe, parent):
-            fresh.append(refresh.name)
+            assert isinstance(settings, OnlineStage) and settings.refresh is not None
+            so_far = fresh.setdefault(settings.refresh.reward, [])
+            so_far.append(refresh.name)
             if name in refresh.rewards:
-                return [refresh.rewards[name].comparisons, *fresh]
+                return [refresh.rewards[name].comparisons, *so_far]
     return []
+
+
+def version_before(recipe: "Recipe", ledger: "Ledger", name: str, model: str) -> dict[str, Any] | None:
+    """The newest version of a model that none of a stage's own refreshes made: what the stage began from.
+
+    None where the run has made no version of it.
+    """
+    own = {each for refresh in refreshes_of(recipe, name) for each in refresh.stages}
+    made = [row for row in ledger.all_versions() if row["model"] == model and row["stage"] not in own]
+    return max(made, key=lambda row: int(row["number"]), default=None)
+
+
+def critics_needed(recipe: "Recipe", ledger: "Ledger") -> set[tuple[str, int]]:
+    """(model, version) from which stages that are not finished begin their critics, after every restart.
+
+    Their own refreshes make newer ones, and would push them out of what retention keeps.
+    """
+    needed = set()
+    for name, settings in recipe.stages.items():
+        if not isinstance(settings, PpoStage) or settings.critic is None or settings.refresh is None:
+            continue
+        row = ledger.stage(name)
+        version = version_before(recipe, ledger, name, settings.critic)
+        if version is not None and (row is None or row["status"] != "finished"):
+            needed.add((settings.critic, int(version["number"])))
+    return needed

@@ -6,15 +6,16 @@
 
 Kept whatever the recipe says: batches since the oldest checkpoint that is kept, which a crash replays; the
 three newest versions of every model, which replicas serve and follow, later stages begin from and
-rollbacks go back to; all of a round that is not closed. A row says "removed" before its files go, and
-files of such a row that are still there when a run goes on, go then: a crash in between costs nothing.
+rollbacks go back to; the one from which a running stage began its critic; all of a round that is not
+closed. A row says "removed" before its files go, and files of such a row that are still there when a run
+goes on, go then: a crash in between costs nothing.
 """
 
 import json
 import logging
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +33,28 @@ STALE_SECONDS = 3600.0  # a writer elsewhere that has not touched its file for s
 class Retainer:
     """Applies a recipe's retention to one run's directory."""
 
-    def __init__(self, ledger: Ledger, directory: Path, retention: Retention) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        directory: Path,
+        retention: Retention,
+        needed: Callable[[], set[tuple[str, int]]] = set,
+    ) -> None:
         self.ledger, self.directory, self.retention = ledger, directory.resolve(), retention
+        self.needed = needed  # (model, version) that stay, however old
 
     def apply(self, stage: str) -> None:
         """Removes what the newest closed round of `stage` has made removable."""
         for path in [*self._checkpoints(stage), *self._payloads(stage), *self._versions()]:
             remove(path)
+
+    def finish(self, stage: str) -> None:
+        """Removes the checkpoints of a stage that nothing will go on with: its model is published."""
+        if not self.retention.checkpoints:
+            return
+        for row in self.ledger.kept_checkpoints(stage):
+            self.ledger.remove_checkpoint(stage, row["step"])
+            remove(place_of(row))
 
     def sweep(self, local_writers: bool) -> None:
         """Before a run goes on: removes what its rows gave up, and what writers that died left half-written.
@@ -90,10 +106,12 @@ class Retainer:
             yield self.directory / "rollouts" / stage / f"{number:06d}"
 
     def _versions(self) -> Iterator[Path]:
-        kept = self.ledger.kept_versions()
+        kept, needed = self.ledger.kept_versions(), self.needed()
         for model in sorted({row["model"] for row in kept}):
             of_model = [row for row in kept if row["model"] == model]
             for row in older(of_model, self.retention.versions, LEAST_VERSIONS):
+                if (model, row["number"]) in needed:
+                    continue
                 try:
                     manifest = json.loads((place_of(row) / "manifest.json").read_bytes())
                 except (OSError, ValueError) as error:
@@ -102,13 +120,13 @@ class Retainer:
                     continue
                 self.ledger.remove_version(model, row["number"], manifest.get("parent"))
                 of_model = [each for each in of_model if each is not row]
-            yield from self._given_up_before(model, of_model[0]["number"])
+            yield from self._given_up_of(model, {row["number"] for row in of_model})
 
-    def _given_up_before(self, model: str, oldest: int) -> Iterator[Path]:
+    def _given_up_of(self, model: str, kept: set[int]) -> Iterator[Path]:
         """By what lies there and not by what was just marked: a replay publishes again what was removed."""
         for path in (self.directory / "models" / model).glob("v*"):
-            number = int(path.name[1:]) if path.name[1:].isdecimal() else oldest
-            row = self.ledger.version(model, number) if number < oldest else None
+            number = int(path.name[1:]) if path.name[1:].isdecimal() else None
+            row = self.ledger.version(model, number) if number is not None and number not in kept else None
             if row is not None and row["removed_at"] is not None:
                 yield path
 

@@ -14,6 +14,7 @@ from orchestrator.peers import Peers
 from orchestrator.progress import Progress
 from orchestrator.recipe import Recipe
 from orchestrator.recipe_settings import HUB
+from orchestrator.refreshes import critics_needed
 from orchestrator.retention import Retainer
 from orchestrator.timekeeping import Timekeeper
 from trueline import CallError
@@ -60,7 +61,8 @@ class Run:
     @cached_property
     def retainer(self) -> Retainer:
         """Removes what the recipe does not keep."""
-        return Retainer(self.ledger, self.directory, self.recipe.retention)
+        needed = partial(critics_needed, self.recipe, self.ledger)
+        return Retainer(self.ledger, self.directory, self.recipe.retention, needed)
 
     @property
     def deadline(self) -> float:

@@ -44,7 +44,8 @@ class TrainingStage:
 
     async def recover(self) -> None:
         """Brings the trainer to where the ledger stands, now and whenever it fails under a call."""
-        self.run.orders["trainer"].clear()  # of the stage before
+        self.run.orders["trainer"].clear()  # of the stage before, whose model it does not hold any more
+        self.run.writers.clear()
         self.run.writers[self.output] = self.publish_again
         await self.run.order("trainer", self.name, self._recover)
 

@@ -187,11 +187,17 @@ def judge_service(
     if options.judge_endpoint:
         judge |= {"endpoint": options.judge_endpoint, "endpoint_model": options.judge_endpoint_model}
         judge |= {"api_key_env": options.judge_key_env, "model": None}
+    if options.judge_endpoint or options.judge_model:
+        judge["rotation"] = []  # one judge was named: it judges alone
     named_model = options.judge_model or judge.get("model")
     if named_model:
         found = subject(named_model, origin)
         models.setdefault(found.name, found.place)
         judge |= {"model": found.name, "endpoint": None, "endpoint_model": None, "api_key_env": None}
+    others = [subject(each, origin) for each in judge.get("rotation", ())]
+    for each in others:
+        models.setdefault(each.name, each.place)
+    judge["rotation"] = [each.name for each in others]
     whole = judge.get("constitution") and (judge.get("model") or judge.get("endpoint"))
     if not (whole or judge.get("addresses") or options.judge_address):
         raise EvaluationError(

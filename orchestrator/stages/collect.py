@@ -14,7 +14,7 @@ from orchestrator.recipe_stages import CollectStage
 from orchestrator.run import Run, RunError, Stopwatch
 from orchestrator.sampling import Sampler, cut
 from orchestrator.seeds import derive, shuffled
-from orchestrator.shapes import prompt_part
+from orchestrator.shapes import opening, prompt_part
 from orchestrator.sources import read_rows
 from trueline.v1 import types_pb2
 
@@ -34,11 +34,12 @@ async def collect_on(
 ) -> dict[str, Any]:
     """Keeps one collection of comparisons, whole; one that is kept is not drawn or labelled again.
 
-    `held_out` says of prompts that were compared before on which side they are: that is where they stay.
+    `held_out` says of prompts that were compared before, by what they began with, on which side they are:
+    that is where they stay, and new ones that begin alike stay together.
     """
     watch = Stopwatch()
     if not run.ledger.all_comparisons(settings.output):
-        rows, account = await collect(run, name, settings, prompts, held_out or {})
+        rows, account = await collect(run, name, settings, prompts, held_out)
         run.mark(name, 1, "outcomes", account, watch)
         run.ledger.add_comparisons(settings.output, rows)
     rows = run.ledger.all_comparisons(settings.output)
@@ -53,7 +54,7 @@ async def collect_on(
 
 
 async def collect(
-    run: Run, name: str, settings: CollectStage, prompts: list[Row], known: Mapping[str, bool]
+    run: Run, name: str, settings: CollectStage, prompts: list[Row], known: Mapping[str, bool] | None
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Samples and labels; its prompts are split into those that train and those held out, not its pairs.
 
@@ -74,12 +75,19 @@ async def collect(
     labelled = {pair.key: outcome for pair, outcome in zip(pairs, outcomes, strict=True)}
     compared = (compare(row, rollouts, labelled) for row, rollouts in zip(prompts, drawn, strict=True))
     rows = [row for row in compared if row["preferences"]]
-    held_out = set(
-        shuffled(len(rows), derive(seed, "held-out"))[: round(len(rows) * settings.held_out_share)]
-    )
-    return [
-        {**row, "held_out": known.get(row["prompt_id"], index in held_out)} for index, row in enumerate(rows)
-    ], account
+    sides = held_out_sides(rows, settings.held_out_share, derive(seed, "held-out"), known)
+    return [{**row, "held_out": side} for row, side in zip(rows, sides, strict=True)], account
+
+
+def held_out_sides(
+    rows: Sequence[Row], share: float, seed: int, known: Mapping[str, bool] | None
+) -> list[bool]:
+    """Whether each prompt is held out: about `share` of them, drawn; but for what `known` says of them."""
+    drawn = set(shuffled(len(rows), seed)[: round(len(rows) * share)])
+    if known is None:
+        return [index in drawn for index in range(len(rows))]
+    sides = dict(known)
+    return [sides.setdefault(opening(row["prompt"]), index in drawn) for index, row in enumerate(rows)]
 
 
 async def sampled(

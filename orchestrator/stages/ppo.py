@@ -6,7 +6,8 @@ from orchestrator.payloads import Payload, write_payload
 from orchestrator.peers import in_parallel
 from orchestrator.prompts import Asked, Row
 from orchestrator.recipe_rounds import PpoStage
-from orchestrator.run import Run, RunError
+from orchestrator.refreshes import version_before
+from orchestrator.run import Run, RunError, location
 from orchestrator.sampling import reference_logprobs, rollouts_path, score_rollouts
 from orchestrator.stages.online import OnlineRounds, Phase, Rollouts
 from orchestrator.training import TrainingStage, begin_request, settings_message, stage_model, trained_model
@@ -84,5 +85,7 @@ class PpoRounds(OnlineRounds):
         algorithm.total_rounds = settings.rounds
         models = [trained_model(self.run.locate(settings.policy))]
         if settings.critic:
-            models.append(stage_model(trainer_pb2.MODEL_ROLE_REWARD, self.run.locate(settings.critic)))
+            before = version_before(self.run.recipe, self.run.ledger, self.name, settings.critic)
+            critic = location(settings.critic, before) if before else self.run.locate(settings.critic)
+            models.append(stage_model(trainer_pb2.MODEL_ROLE_REWARD, critic))
         return begin_request(self.run, self.name, settings.output, models, ppo=algorithm)

@@ -15,6 +15,7 @@ from orchestrator.recipe_stages import CollectStage, RewardStage
 from orchestrator.refreshes import Refresh, collected_for
 from orchestrator.run import Run, Stopwatch
 from orchestrator.seeds import derive, shuffled
+from orchestrator.shapes import opening
 from orchestrator.sources import read_rows
 from orchestrator.stages.collect import collect_on
 from orchestrator.stages.reward import limited, to_train, train_reward
@@ -38,6 +39,7 @@ async def run_refresh(run: Run, parent: str, refresh: Refresh) -> None:
         result = await run_part(run, name, settings)
         run.ledger.add_stage_seconds(name, watch.seconds)
         run.ledger.finish_stage(name, result)
+        run.retainer.finish(name)
         run.progress.stage_finished(name, watch.seconds)
 
 
@@ -53,9 +55,17 @@ async def run_part(run: Run, name: str, settings: CollectStage | RewardStage) ->
 
 
 def sides(run: Run, name: str) -> dict[str, bool]:
-    """Of every prompt that was compared before this collection: was it held out?"""
-    before = (each for each in run.ledger.collections() if each != name)
-    return {row["prompt_id"]: row["held_out"] for each in before for row in run.ledger.all_comparisons(each)}
+    """Of every prompt that was compared before this collection, by what it began with: was it held out?
+
+    By content, since prompts of one text have different names in different files; and held out anywhere is
+    held out.
+    """
+    found: dict[str, bool] = {}
+    for collection in run.ledger.collections():
+        for row in run.ledger.all_comparisons(collection) if collection != name else ():
+            began = opening(row["prompt"])
+            found[began] = found.get(began, False) or row["held_out"]
+    return found
 
 
 def learned_from(collections: list[list[Row]], settings: RewardStage) -> tuple[RewardStage, list[Row]]:

@@ -207,3 +207,30 @@ def test_versions_of_a_run_are_named_and_wrong_ones_are_told(
     recipe = ledger.info()["recipe"]
     assert recipe["stages"]["assess"]["after"] == "policy-4" and recipe["seed"] == 5
     assert recipe["models"]["policy-4"].endswith("policy/v000004")
+
+
+def test_judges_in_rotation_judge_an_evaluation_too_and_one_that_is_named_judges_alone(
+    tmp_path: Path,
+) -> None:
+    writer = RunWriter(tmp_path).write()
+    for name in ("one", "two", "other"):
+        write_tiny_model(tmp_path / name)
+    path = writer.directory / "recipe.yaml"
+    raw = json.loads(path.read_text())
+    raw["models"] |= {"one": str(tmp_path / "one"), "two": str(tmp_path / "two")}
+    judge = {"constitution": str(write_constitution(tmp_path)), "model": "one", "rotation": ["two"]}
+    raw["services"]["judge"] = {**raw["services"].get("judge", {}), **judge}
+    path.write_text(json.dumps(raw))
+    here = ["evaluate", "run", "--before", "sft", "--after", "policy", "--runs", str(tmp_path)]
+    here += ["--prompts", str(tmp_path / "prompts.jsonl"), "--proxy", "rule", "--reference", "none"]
+
+    def judges(*words: str) -> tuple[Any, Any, set[str]]:
+        _, ledger = evaluation(parser().parse_args([*here, *words]))
+        recipe = ledger.info()["recipe"]
+        asked = recipe["services"]["judge"]
+        return asked["model"], asked["rotation"], set(recipe["models"]) & {"one", "two", "other"}
+
+    assert judges("--judge") == ("one", ["two"], {"one", "two"})
+    assert judges("--judge-model", str(tmp_path / "other")) == ("other", [], {"other"})
+    endpoint_words = ("--judge-endpoint", "http://127.0.0.1:9/v1", "--judge-endpoint-model", "m")
+    assert judges(*endpoint_words) == (None, [], set())

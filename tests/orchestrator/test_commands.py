@@ -69,6 +69,21 @@ def test_status_and_report_tell_of_a_run_that_has_just_begun(
     assert "has published no model yet" in capsys.readouterr().err
 
 
+def test_status_names_the_stage_that_runs_and_not_a_refresh_that_ended_within_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a").mkdir()
+    ledger = Ledger(open_engine(sqlite_url(tmp_path / "a")), "a")
+    ledger.create(seed=3, recipe={"stages": {}}, recipe_sha256="r", code_sha256="c")
+    ledger.take_lease()
+    for stage, kind in (("ppo", "ppo"), ("ppo-refresh-000002", "collect")):
+        ledger.begin_stage(stage, kind, 1)
+    ledger.finish_stage("ppo-refresh-000002", {})
+    ledger.begin_round("ppo", 1, 4)
+    assert main(["status", "--runs", str(tmp_path)]) == 0
+    assert "stage ppo (running), round 1" in capsys.readouterr().out
+
+
 def test_a_second_orchestrator_on_this_machine_is_refused_before_it_takes_the_lease(tmp_path: Path) -> None:
     with (
         only_one(tmp_path),

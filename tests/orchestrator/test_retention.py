@@ -155,6 +155,29 @@ def test_a_version_that_came_back_by_a_replay_goes_again(tmp_path: Path, when: s
     assert names(run, "models/policy/v*")[0] == "v000002"
 
 
+def test_a_version_that_a_stage_still_begins_from_stays_however_old(tmp_path: Path) -> None:
+    run = begun(tmp_path)
+    kept = Retainer(run.ledger, run.directory, Retention(versions=3), lambda: {("policy", 2)})
+    for number in range(1, 8):
+        run.round(number)
+        kept.apply("ppo")
+    assert names(run, "models/policy/v*") == ["v000002", "v000005", "v000006", "v000007"]
+    assert verify(run.ledger, run.directory).findings == []
+    retainer(run, versions=3).apply("ppo")
+    assert names(run, "models/policy/v*") == ["v000005", "v000006", "v000007"]
+
+
+def test_a_stage_that_is_over_leaves_no_checkpoint(tmp_path: Path) -> None:
+    run = begun(tmp_path)
+    for number in range(1, 6):
+        run.round(number)
+    Retainer(run.ledger, run.directory, Retention(checkpoints=0)).finish("ppo")
+    assert len(names(run, "checkpoints/ppo/*")) == 2, "all are kept where the recipe says so"
+    retainer(run).finish("ppo")
+    assert names(run, "checkpoints/ppo/*") == [] and run.ledger.kept_checkpoints("ppo") == []
+    assert verify(run.ledger, run.directory).findings == []
+
+
 def test_a_round_without_an_account_stays(tmp_path: Path) -> None:
     """As an earlier program wrote it: without its payloads nobody could recount it."""
     run = begun(tmp_path)

@@ -150,6 +150,17 @@ async def test_a_trainer_that_dies_in_a_step_replays_the_ledgers_and_does_the_st
     ]
 
 
+async def test_a_stage_writes_no_version_again_that_a_stage_before_it_made(tmp_path: Path) -> None:
+    async with served([]) as (port, _), a_run(tmp_path, port) as run:
+        await stage_of(run).recover()
+        assert list(run.writers) == ["out"]
+        later = stage_of(run)
+        later.name, later.output = "ppo", "policy"
+        later.begin = trainer_pb2.BeginStageRequest(stage="ppo", output_model="policy")
+        await later.recover()
+        assert list(run.writers) == ["policy"]
+
+
 async def test_a_trainer_that_stands_elsewhere_than_it_should_is_begun_anew(tmp_path: Path) -> None:
     log = list[str]()
     async with served(log) as (port, trainer), a_run(tmp_path, port) as run:
