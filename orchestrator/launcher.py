@@ -5,10 +5,11 @@ is the run's end (ServiceDied). One that answers no health check is killed, and 
 """
 
 import asyncio
+import contextlib
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -235,12 +236,12 @@ class LocalProcesses:
         try:
             for place, child in enumerate(self.children):
                 self.started.append(await processes.start(child, self.logs))
-                self._watchers.append(asyncio.create_task(self._watch(place)))
+                self._watchers.append(self._kept_up(self._watch(place)))
             await self._all_ready()
         except BaseException:
             await self._stop()
             raise
-        self._checks = [asyncio.create_task(self._check(place)) for place in range(len(self.started))]
+        self._checks = [self._kept_up(self._check(place)) for place in range(len(self.started))]
         return self
 
     async def __aexit__(
@@ -292,12 +293,13 @@ class LocalProcesses:
             return None
         self._restarts[name] = [*recent, now]
         pause = FIRST_PAUSE_SECONDS * float(2 ** len(recent))
-        self._tell(
-            f"{name} ended with {ending(code)}{why}; started again at "
-            f"{started.ready['address']} in {pause:g} s, restart {len(recent) + 1} of {limits.restarts} in "
-            f"{limits.restart_window_seconds:g} s; "
-            f"its log is {log}{quoted_tail(log, TOLD_LOG_LINES)}"
-        )
+        with contextlib.suppress(OSError):  # of the display: a full disk keeps no service down
+            self._tell(
+                f"{name} ended with {ending(code)}{why}; started again at "
+                f"{started.ready['address']} in {pause:g} s, restart {len(recent) + 1} of "
+                f"{limits.restarts} in {limits.restart_window_seconds:g} s; "
+                f"its log is {log}{quoted_tail(log, TOLD_LOG_LINES)}"
+            )
         return pause
 
     async def _start_again(self, place: int) -> bool:
@@ -331,6 +333,18 @@ class LocalProcesses:
             if started.is_ready and not await self._answers(started):
                 seconds = self.supervision.health_seconds
                 self.kill(started, f"killed: its health check was not answered for {seconds:g} s")
+
+    def _kept_up(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """A task that the run does without for no moment: an error of its own ends the run."""
+
+        def ended(task: asyncio.Task[None]) -> None:
+            error = None if task.cancelled() else task.exception()
+            if isinstance(error, Exception):
+                self._end_of_run(error)
+
+        task = asyncio.create_task(work)
+        task.add_done_callback(ended)
+        return task
 
     def _end_of_run(self, error: Exception) -> None:
         if not self.died.done():

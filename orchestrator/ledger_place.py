@@ -14,6 +14,7 @@ from sqlalchemy.engine import URL
 
 from orchestrator.database import LedgerError, checked_url, shown
 from orchestrator.ledger import sqlite_url
+from orchestrator.whole_files import replaced
 
 VARIABLE = "TRUELINE_LEDGER"
 FILE = "ledger.db"
@@ -34,7 +35,8 @@ def new_ledger_url(directory: Path, given: str | None) -> str:
 def keep_ledger_url(directory: Path, url: str) -> None:
     """Keeps the URL beside the run; one for the file beside it needs no keeping."""
     if url != sqlite_url(directory):
-        (directory / URL_FILE).write_text(shown(checked_url(url)) + "\n", encoding="utf-8")
+        with replaced(directory / URL_FILE) as file:  # an empty one would lock the run out
+            file.write(f"{shown(checked_url(url))}\n".encode())
 
 
 def kept_ledger_url(directory: Path, given: str | None) -> str:

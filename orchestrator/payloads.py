@@ -12,6 +12,7 @@ from orchestrator.whole_files import replaced
 from trueline.v1 import types_pb2
 
 M = TypeVar("M", bound=Message)
+DIGEST_LETTERS = 16  # of a digest in a file's name
 
 
 class PayloadError(Exception):
@@ -36,11 +37,16 @@ class Payload:
 
 
 def write_payload(path: Path, message: Message) -> Payload:
-    """Writes a message so that it is whole and durable, or not there."""
+    """Writes a message so that it is whole and durable, or not there, at `path` with its digest in the name.
+
+    An orchestrator that lost its lease and does not know it yet so replaces no file of the one that has it.
+    """
     data = message.SerializeToString(deterministic=True)
+    digest = hashlib.sha256(data).hexdigest()
+    path = path.with_name(f"{path.stem}-{digest[:DIGEST_LETTERS]}{path.suffix}")
     with replaced(path) as file:
         file.write(data)
-    return Payload(str(path.resolve()), hashlib.sha256(data).hexdigest(), len(data))
+    return Payload(str(path.resolve()), digest, len(data))
 
 
 def file_payload(path: Path) -> Payload:

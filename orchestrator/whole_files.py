@@ -1,6 +1,7 @@
 """Files that are whole and durable, or not there: written beside, fsynced, renamed."""
 
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +16,8 @@ def replaced(path: Path) -> Iterator[IO[bytes]]:
         file.write(b"{}")
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f"{path.name}.tmp-{os.getpid()}")
+    # Two writers on one file system may have one process number: they are in two pods.
+    beside = path.with_name(f"{path.name}.tmp-{secrets.token_hex(8)}")
     try:
         with beside.open("wb") as file:
             yield file

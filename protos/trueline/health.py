@@ -53,15 +53,22 @@ async def wait_until_ready(
     """
     until = time.monotonic() + timeout
     waits = [
-        _wait_for_one(
-            client.direct(address, access=client.access),
-            client.READY_SERVICE if service is None else service,
-            until,
+        asyncio.create_task(
+            _wait_for_one(
+                client.direct(address, access=client.access),
+                client.READY_SERVICE if service is None else service,
+                until,
+            )
         )
         for client in clients
         for address in client.addresses
     ]
-    await asyncio.gather(*waits)
+    try:
+        await asyncio.gather(*waits)
+    finally:
+        for wait in waits:  # where one failed, the others would go on asking
+            wait.cancel()
+        await asyncio.gather(*waits, return_exceptions=True)
 
 
 async def _wait_for_one(client: ServiceClient, service: str, until: float) -> None:

@@ -22,14 +22,20 @@ class Pace:
         await asyncio.wait_for(self._slots.acquire(), max(0.0, until - now()))
         try:
             start = max(now(), self._next)
+            self._refuse_late(start, until)  # before its turn is taken, which others would wait behind
             self._next = start + self._spacing
             while now() < (ready := max(start, self._held_until)):  # again: it may be held while this sleeps
-                if ready >= until:
-                    raise asyncio.TimeoutError
+                self._refuse_late(start, until)
                 await asyncio.sleep(ready - now())
             yield
         finally:
             self._slots.release()
+
+    def _refuse_late(self, start: float, until: float) -> None:
+        now = asyncio.get_running_loop().time()
+        ready = max(start, self._held_until)
+        if now < ready and ready >= until:
+            raise asyncio.TimeoutError
 
     def hold(self, seconds: float) -> None:
         """Starts no request for that long: the endpoint said so to one, and means all."""

@@ -12,6 +12,7 @@ nothing any more.
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import threading
 from collections.abc import Coroutine, Iterator, Sequence
@@ -27,6 +28,8 @@ from services.policy.http_calls import HttpCalls, Session, garbage
 from services.policy.sampling import row_seed
 from services.templates import template_sha256, tokenizer_sha256
 from services.weights import Manifest
+
+log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
@@ -83,7 +86,8 @@ class RemoteServer:
         self._chunks, self._swapping = 0, False
 
     def load(self, path: Path, manifest: Manifest) -> RemoteModel:
-        """Puts a version into the endpoint. Where that fails, the one before is put back."""
+        """Puts a version into the endpoint. Where that fails, the one before is put back: now, or before its
+        next chunk."""
         version = manifest.version
         model = RemoteModel(self, Place(path, f"{version}:{version.sha256}"))
         with self._alone():
@@ -91,7 +95,8 @@ class RemoteServer:
             try:
                 self.run(lambda http: self._put(http, model))
             except Exception:
-                self._held = before if before is not None and self._back(before) else None
+                if before is not None:
+                    self._put_back(before)
                 raise
             self._held = model
         return model
@@ -105,12 +110,11 @@ class RemoteServer:
         told = await self.dialect.check(http, model)
         model.context_length = min(model.context_length, told)
 
-    def _back(self, before: RemoteModel) -> bool:
+    def _put_back(self, before: RemoteModel) -> None:
         try:
             self.run(lambda http: self._put(http, before))
-        except Exception:
-            return False
-        return True
+        except Exception as error:
+            log.warning("%s is not back in the engine yet: %s", before.place.label, error)
 
     @contextmanager
     def chunk(self, model: RemoteModel) -> Iterator[None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import torch
@@ -70,6 +70,10 @@ class Compute:
         """Where models are loaded: with several ranks in main memory, as no GPU need hold one whole."""
         return self.device if self.ranks.size == 1 else torch.device("cpu")
 
+    def shared(self, model: nn.Module) -> Compute:
+        """For a stage whose halves share this model: one after the other where each pass changes it."""
+        return replace(self, side_by_side=False) if passes_change(model) else self
+
     def prepare(self, model: nn.Module) -> None:
         """Makes a loaded model ready to train: activation checkpointing, then its parts to the ranks."""
         if self.activation_checkpointing:
@@ -111,6 +115,16 @@ class Compute:
     def _half(self, work: Callable[[], First]) -> First:
         torch.set_num_threads(max(1, self.threads // 2))
         return work()
+
+
+def passes_change(model: nn.Module) -> bool:
+    """True where a forward pass writes to the model, as rotary embeddings do that follow their rows' length."""
+    for module in model.modules():
+        kind = getattr(module, "rope_type", None)
+        kinds = kind.values() if isinstance(kind, dict) else (kind,)
+        if any(each == "longrope" or "dynamic" in str(each) for each in kinds):
+            return True
+    return False
 
 
 def _gpu_of(device: str, ranks: Ranks) -> str:

@@ -61,6 +61,7 @@ class Gang:
         self.trainer = trainer
         self.ranks: Ranks = trainer.compute.ranks
         self.lost: Future[None] = Future()
+        self._losing = threading.Lock()  # two threads may find it lost at once
         self._children = children or {}
         self._turn = threading.Lock()
         self._store: Any = None
@@ -204,7 +205,9 @@ class Gang:
         _exit(1)
 
     def _lose(self, cause: Exception) -> None:
-        if not self.lost.done():
+        with self._losing:
+            if self.lost.done():
+                return
             log.error("the gang is lost: the trainer ends", extra={"cause": str(cause)})
             # Whatever hangs, in an exchange or in a call, does so no longer than this.
             threading.Timer(ANSWER_SECONDS, os._exit, (1,)).start()

@@ -76,7 +76,7 @@ def _sft(plan: StagePlan, compute: Compute) -> tuple[Stage, StageBegun]:
     assert isinstance(plan.settings, SftSettings)
     plan.settings.check("sft")
     loaded, version = _policy(plan, compute)
-    stage = SftStage(plan, plan.settings, loaded, version, compute)
+    stage = SftStage(plan, plan.settings, loaded, version, compute.shared(loaded.model))
     return stage, StageBegun(_parameters(stage))
 
 
@@ -86,7 +86,7 @@ def _reward_model(plan: StagePlan, compute: Compute) -> tuple[Stage, StageBegun]
     version = identify(plan.trained.path, plan.trained.version).version
     loaded = load_trained_scalar(plan.trained.path, plan.seed, compute.loading_device)
     compute.prepare(loaded.model)
-    stage = RewardModelStage(plan, plan.settings, loaded, version, compute)
+    stage = RewardModelStage(plan, plan.settings, loaded, version, compute.shared(loaded.model))
     return stage, StageBegun(_parameters(stage))
 
 
@@ -107,7 +107,7 @@ def _preference(plan: StagePlan, compute: Compute) -> tuple[Stage, StageBegun]:
     frozen = load_frozen(policy, plan.reference, compute.loading_device) if plan.reference else None
     if frozen:
         compute.prepare(frozen.loaded.model)
-    stage = PreferenceStage(plan, plan.settings, policy, version, compute, frozen)
+    stage = PreferenceStage(plan, plan.settings, policy, version, compute.shared(policy.model), frozen)
     return stage, StageBegun(_parameters(stage))
 
 

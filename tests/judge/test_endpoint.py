@@ -186,6 +186,22 @@ async def test_a_turn_that_comes_too_late_is_refused():
             pass
 
 
+async def test_turns_that_nobody_took_keep_nobody_waiting():
+    pace, loop = Pace(4, per_minute=1200), asyncio.get_running_loop()  # 50 ms apart
+
+    async def asked(until: float) -> bool:
+        try:
+            async with pace.turn(until):
+                return True
+        except asyncio.TimeoutError:
+            return False
+
+    soon = loop.time() + 0.12
+    assert 1 <= sum(await asyncio.gather(*(asked(soon) for _ in range(100)))) <= 4
+    began = loop.time()
+    assert await asked(began + 1.0), "a hundred turns of 50 ms would be five seconds"
+
+
 async def test_no_more_requests_run_at_once_than_allowed(tmp_path):
     running, most = 0, 0
 

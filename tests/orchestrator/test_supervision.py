@@ -1,6 +1,7 @@
 """Local services are started again where they were, killed where they hang, given up where that is no use."""
 
 import asyncio
+import errno
 import os
 import signal
 import subprocess
@@ -67,6 +68,27 @@ async def test_a_killed_process_comes_back_under_its_address_and_the_log_line_sa
         "policy-0 ended with signal SIGKILL; started again at 127.0.0.1:4242 in 0.5 s, restart 1 of 5"
     )
     assert "policy-0.log" in told[0] and "| start 0" in told[0]
+
+
+async def test_a_display_on_a_full_disk_keeps_no_process_down(tmp_path: Path) -> None:
+    def full(_: str) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    async with LocalProcesses([child(tmp_path)], tmp_path, tell=full) as running:
+        first = running.started[0].process.pid
+        os.kill(first, signal.SIGKILL)
+        await until(lambda: running.started[0].is_ready and running.started[0].process.pid != first)
+        assert not running.died.done()
+
+
+async def test_a_watcher_that_fails_ends_the_run_and_not_in_silence(tmp_path: Path) -> None:
+    def wrong(_: str) -> None:
+        raise ValueError("the display is broken")
+
+    async with LocalProcesses([child(tmp_path)], tmp_path, tell=wrong) as running:
+        os.kill(running.started[0].process.pid, signal.SIGKILL)
+        with pytest.raises(ValueError, match="the display is broken"):
+            await asyncio.wait_for(running.died, 60)
 
 
 async def test_a_process_that_ends_too_often_ends_the_run_with_its_last_lines(tmp_path: Path) -> None:
