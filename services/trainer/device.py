@@ -118,7 +118,7 @@ class Compute:
 
 
 def passes_change(model: nn.Module) -> bool:
-    """True where a forward pass writes to the model, as rotary embeddings do that follow their rows' length."""
+    """True where a forward pass writes to the model, as rotary embeddings that follow a row's length do."""
     for module in model.modules():
         kind = getattr(module, "rope_type", None)
         kinds = kind.values() if isinstance(kind, dict) else (kind,)
