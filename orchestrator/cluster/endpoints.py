@@ -166,6 +166,9 @@ class ClusterReplicas:
 def rollout_lack(workload: Object | None, found: int) -> str:
     """What a StatefulSet's rollout lacks, or "". Not readiness: a pod is ready once weights are loaded.
 
+    Nor that all pods are of its newest revision: the controller replaces no pod before the one before it is
+    ready, and so waits for us. Those that it replaces later are taken into the rounds as they come.
+
     A Service that no StatefulSet of its name stands behind has to have one pod.
     """
     if workload is None:
@@ -173,10 +176,7 @@ def rollout_lack(workload: Object | None, found: int) -> str:
     wanted, status = workload["spec"].get("replicas", 1), workload.get("status") or {}
     if status.get("observedGeneration", 0) < workload["metadata"].get("generation", 0):
         return "its newest specification has not been looked at yet"
-    updated = status.get("updatedReplicas", 0)
-    if min(updated, found) < wanted or found > wanted:
-        return f"{updated} of {wanted} pods of the newest revision, {found} with an address"
-    return ""
+    return "" if found == wanted else f"{found} of {wanted} pods with an address"
 
 
 @contextlib.asynccontextmanager

@@ -1,8 +1,19 @@
 """Every overlay and tested combination builds, is valid to three Kubernetes versions, and keeps the rules."""
 
+import re
+
 import pytest
 
-from tests.k8s.manifests import ROOT, Object, build, kustomizations, missing_kubectl, named
+from tests.k8s.manifests import (
+    ROOT,
+    Object,
+    all_containers,
+    build,
+    kustomizations,
+    missing_kubectl,
+    named,
+    quantity,
+)
 from tests.k8s.rules_access import ACCESS_RULES
 from tests.k8s.rules_network import NETWORK_RULES
 from tests.k8s.rules_pods import POD_RULES
@@ -20,6 +31,7 @@ JOB_SET = {
     "failurePolicy": {"maxRestarts"},
     "replicatedJobs": {"name", "replicas", "template"},
 }
+DEPLOY = (ROOT / "docs" / "deploy.md").read_text(encoding="utf-8")
 RULES = (*POD_RULES, *WIRING_RULES, *NETWORK_RULES, *ACCESS_RULES)
 
 
@@ -106,3 +118,16 @@ def test_no_shell_and_no_idle_pod_anywhere_under_k8s() -> None:
         text = path.read_text(encoding="utf-8")
         for words in (":latest", "sleep infinity", "kubectl exec", "/bin/sh", "/bin/bash"):
             assert words not in text, f"{path.relative_to(ROOT)} says {words!r}"
+
+
+def test_the_demo_fits_the_node_that_its_documentation_asks_for(built: dict[str, list[Object]]) -> None:
+    said = re.search(r"one node with (\d+) CPUs and (\d+) GiB to spare", DEPLOY, re.IGNORECASE)
+    assert said is not None
+    asked = {"cpu": 0.0, "memory": 0.0}
+    for _, workload, container in all_containers(built["overlays/cpu-demo"]):
+        # A new orchestrator starts beside those that are there.
+        pods = workload["spec"].get("replicas", 1) + (workload["metadata"]["name"] == "orchestrator")
+        for kind in asked:
+            asked[kind] += pods * quantity(container["resources"]["requests"][kind])
+    assert asked["cpu"] <= int(said[1]) and asked["memory"] <= int(said[2]) * 2**30
+    assert asked["memory"] > (int(said[2]) - 2) * 2**30, "it says more than it needs"

@@ -146,8 +146,14 @@ def test_targets_name_each_process_by_service_and_place_until_the_run_is_over(tm
     page = MetricsPage(CollectorRegistry(), "", "127.0.0.1:1")
     with targets(tmp_path / "run", page, {"policy-1": "127.0.0.1:2", "reward-0": ""}):
         assert json.loads((tmp_path / ".targets" / "run.json").read_text()) == [
-            {"targets": ["127.0.0.1:1"], "labels": {"job": "orchestrator", "instance": "orchestrator-0"}},
-            {"targets": ["127.0.0.1:2"], "labels": {"job": "policy", "instance": "policy-1"}},
+            {
+                "targets": ["127.0.0.1:1"],
+                "labels": {"namespace": "run", "job": "orchestrator", "instance": "orchestrator-0"},
+            },
+            {
+                "targets": ["127.0.0.1:2"],
+                "labels": {"namespace": "run", "job": "policy", "instance": "policy-1"},
+            },
         ]
     assert json.loads((tmp_path / ".targets" / "run.json").read_text()) == []
 
