@@ -292,8 +292,9 @@ class WatchedProgress:
 def targets(directory: Path, page: MetricsPage | None, services: Mapping[str, str]) -> Iterator[None]:
     """Keeps runs/.targets/RUN.json: what a Prometheus on this machine is to scrape (file_sd).
 
-    {"policy-0": "127.0.0.1:40123"} gives a target of the job policy whose instance is policy-0, in a namespace
-    of the run's name: another run on this machine has a policy-0 too. Nothing is to be scraped once the block is left, or a run that is over would look like services that are down.
+    {"policy-0": "127.0.0.1:40123"} gives a target of the job policy whose instance is policy-0, in a
+    namespace of the run's name: another run on this machine has a policy-0 too. Nothing is to be scraped once
+    the block is left, or a run that is over would look like services that are down.
     """
     if page is None:
         yield

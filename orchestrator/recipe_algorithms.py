@@ -87,6 +87,12 @@ class PpoAlgorithm(Settings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _controller_can_move(self) -> "PpoAlgorithm":
+        if self.kl_target and not self.kl_coefficient:
+            raise ValueError("kl_coefficient must be above 0 where kl_target is set: it moves by factors")
+        return self
+
 
 REFERENCE_FREE = ("orpo", "simpo")  # compare with no reference
 MISMATCHED = ("kto",)  # read responses to prompts they do not answer, which only the trainer's own copy can

@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from orchestrator.recipe_algorithms import PpoAlgorithm, PreferenceAlgorithm
-from orchestrator.recipe_labels import Label
+from orchestrator.recipe_labels import Label, ScorerLabel
 from orchestrator.recipe_settings import (
     CausalModel,
     Comparisons,
@@ -21,6 +21,8 @@ from orchestrator.recipe_settings import (
     Settings,
     Share,
 )
+
+LARGEST_KL_ERROR = 0.2  # of the adaptive controller: what it moves by is this much of a round at most
 
 
 class RefreshSettings(Settings):
@@ -113,6 +115,12 @@ class PpoStage(OnlineStage):
         rollouts = self.prompts_per_round * self.samples_per_prompt
         if self.algorithm.minibatches > rollouts:
             raise ValueError(f"algorithm.minibatches must be at most {rollouts} (the round's rollouts)")
+        shortest = LARGEST_KL_ERROR * rollouts
+        if self.algorithm.kl_target and self.algorithm.kl_horizon <= shortest:
+            raise ValueError(
+                f"algorithm.kl_horizon must be above {shortest:g} where kl_target is set: a fifth of the "
+                "round's rollouts, so that the coefficient stays above 0"
+            )
         return self
 
 
@@ -147,10 +155,17 @@ class DpoStage(OnlineStage):
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> "DpoStage":
-        most = self.samples_per_prompt * (self.samples_per_prompt - 1) // 2
+        most, why = self.samples_per_prompt * (self.samples_per_prompt - 1) // 2, "the pairs"
+        if isinstance(self.label, ScorerLabel):
+            most, why = self.samples_per_prompt // 2, "the best against the worst, then the next,"
         if self.pairs_per_prompt > most:
             raise ValueError(
-                f"pairs_per_prompt must be at most {most} (the pairs of {self.samples_per_prompt} responses)"
+                f"pairs_per_prompt must be at most {most} ({why} of {self.samples_per_prompt} responses)"
+            )
+        if (self.kl_budget_soft or self.kl_budget_hard) and self.sampling.is_filtered:
+            raise ValueError(
+                "kl_budget_soft and kl_budget_hard must be 0 where sampling has top_p or top_k: the "
+                "log-probs of filtered samples give no KL of the policy"
             )
         if self.algorithm.temperature != self.sampling.temperature:
             raise ValueError(

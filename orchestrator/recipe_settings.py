@@ -142,6 +142,11 @@ class SamplingSettings(Settings):
     stop: list[Annotated[str, Field(min_length=1)]] = []
     """Texts that end a response."""
 
+    @property
+    def is_filtered(self) -> bool:
+        """True where not every token can be drawn."""
+        return self.top_p < 1.0 or self.top_k > 0
+
 
 class SampledSettings(Settings):
     """What stages that draw completions share."""

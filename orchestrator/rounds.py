@@ -41,7 +41,10 @@ async def dpo_round(stage: DpoRounds, number: int) -> bool:
     prompts = stage.draw(number)
     labelled = await stage.sample_and_label(number, prompts)
     if stage.over_budget(labelled):
-        await stage.roll_back(number, labelled["kl_reference_k1"])
+        await stage.roll_back(number, labelled.get("kl_reference_k1"))
+        return False
+    if stage.has_no_pair(labelled):
+        await stage.end(number, labelled)
         return False
     trained = await stage.train(number)
     await stage.publish(number)

@@ -30,6 +30,8 @@ from services.weights import WeightsError, check_safetensors
 # whole process's. Two threads inside at once can leave one behind, and then no model ties its embeddings.
 BUILDING = threading.RLock()
 
+# How a config says its context, where transformers does not rename it.
+CONTEXT_NAMES = ("max_position_embeddings", "seq_length", "max_seq_len")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
 
 
@@ -190,7 +192,6 @@ def _load(
                 trust_remote_code=False,
                 use_safetensors=True,
                 dtype=dtype,
-                attn_implementation="sdpa",
                 output_loading_info=True,
             )
     except (ValueError, OSError, RuntimeError, KeyError) as error:
@@ -267,7 +268,7 @@ def _dropout_off(config: PretrainedConfig) -> None:
 def _vocabulary(path: Path, model: Any, tokenizer: Any) -> dict[str, Any]:
     """The facts of a loaded model that decide which ids and lengths it takes."""
     config = model.config.get_text_config()
-    context = getattr(config, "max_position_embeddings", None)
+    context = next((found for name in CONTEXT_NAMES if (found := getattr(config, name, None))), None)
     if not context:
         raise WeightsError(path / "config.json", "does not say max_position_embeddings")
     size = model.get_input_embeddings().num_embeddings

@@ -54,6 +54,7 @@ class DpoRounds(OnlineRounds):
             except RunError:
                 ask_again(self.run, self.name, number, pairs, outcomes)
                 raise
+            account["kept"] = len(kept)
             self.run.mark(self.name, number, "labelled", {**account, **figures(rollouts)}, self.watch)
             batch = trainer_pb2.PreferenceBatch(pairs=kept)
             payload = write_payload(rollouts_path(self.run, self.name, number) / "paired.pb", batch)
@@ -114,7 +115,7 @@ class DpoRounds(OnlineRounds):
         return "uncertain" if certainty < self.settings.min_certainty else ""
 
     def _refuse_missing(self, kept: int, missing: Counter[str], counts: dict[str, Any]) -> None:
-        """RunError where too many labels are missing, or none is left to learn from."""
+        """RunError where too many labels are missing, or all of those that could be learned from."""
         failed, limit = missing.total(), self.settings.algorithm.max_missing_share
         if failed > limit * kept:
             reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(missing.items()))
@@ -122,7 +123,7 @@ class DpoRounds(OnlineRounds):
                 f"{self.name}: {failed} of {kept} pairs have no label, more than max_missing_share "
                 f"({limit:g}) allows: {reasons}. Mend who labels and resume"
             )
-        if kept == failed:
+        if failed and kept == failed:
             raise RunError(f"{self.name}: no pair is left to learn from: {counts}")
 
     def result(self) -> dict[str, Any]:
@@ -135,7 +136,17 @@ class DpoRounds(OnlineRounds):
     def over_budget(self, labelled: Phase) -> bool:
         """True when the batch reached the hard KL budget: nothing may train on it."""
         hard = self.settings.kl_budget_hard
-        return bool(hard) and labelled["kl_reference_k1"] >= hard
+        return bool(hard) and labelled.get("kl_reference_k1", 0.0) >= hard
+
+    def has_no_pair(self, labelled: Phase) -> bool:
+        """True when whoever labelled told no response from another: there is nothing to train on."""
+        return bool(labelled.get("kept") == 0)
+
+    async def end(self, number: int, labelled: Phase) -> None:
+        """Ends the stage at a round that teaches nothing, with the weights that it sampled from."""
+        why = f"left no pair to learn from ({labelled['left_out'] or 'all responses alike'})"
+        last = f"its weights are version {number}, the stage's last"
+        await self.end_at(number, number - 1, labelled.get("kl_reference_k1"), f"{why}; {last}")
 
     async def commit(self, number: int, labelled: Phase, trained: Phase) -> None:
         """Closes the round; with what sampling and labelling gave, and training."""
@@ -146,9 +157,9 @@ class DpoRounds(OnlineRounds):
             "pairs_missing": labelled["missing"],
             "sources": labelled["sources"],
             "excluded": trained["excluded"],
-            "kl_budget": "warn" if soft and labelled["kl_reference_k1"] >= soft else "ok",
+            "kl_budget": "warn" if soft and labelled.get("kl_reference_k1", 0.0) >= soft else "ok",
         }
-        numbers = {name: labelled[name] for name in FIGURES}
+        numbers = {name: labelled[name] for name in FIGURES if name in labelled}
         await self.close(number, {**trained["metrics"], **numbers, **counts})
 
     def _step_request(self, number: int) -> trainer_pb2.PreferenceStepRequest:
@@ -173,15 +184,13 @@ FIGURES = ("rollouts", "response_tokens_mean", "ended_share", "kl_reference_k1",
 
 
 def figures(rollouts: Rollouts) -> dict[str, float]:
-    """What rollouts say of the policy that drew them; KL to the reference in nats per sequence."""
-    kl = sequence_kl(rollouts)
+    """What rollouts say of the policy that drew them; KL to the reference, where there is one, in nats per
+    sequence."""
     count = len(rollouts)
     ended = [each.finish_reason != types_pb2.FINISH_REASON_LENGTH for each in rollouts]
-    found = (
-        float(count),
-        sum(len(each.response_ids) for each in rollouts) / count,
-        sum(ended) / count,
-        kl["k1"]["mean"],
-        kl["k3"]["mean"],
-    )
-    return dict(zip(FIGURES, found, strict=True))
+    found = {
+        "rollouts": float(count),
+        "response_tokens_mean": sum(len(each.response_ids) for each in rollouts) / count,
+        "ended_share": sum(ended) / count,
+    }
+    return found | {f"kl_reference_{name}": kl["mean"] for name, kl in sequence_kl(rollouts).items()}

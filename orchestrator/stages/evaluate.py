@@ -32,6 +32,8 @@ class Measured:
 
 async def run_evaluate(run: Run, name: str, settings: EvaluateStage) -> dict[str, Any]:
     """One sample per held-out prompt of either model, with the same fixed seeds, scored by every scorer."""
+    if settings.sampling.is_filtered:
+        run.ledger.note(f"{name}: no sequence KL, since top_p or top_k filters what is sampled")
     return before_and_after(settings, await measure(run, name, settings))
 
 
@@ -167,7 +169,13 @@ def against_gold(settings: Evaluated, scored: dict[str, Scores]) -> dict[str, An
 
 
 def sequence_kl(rollouts: list[types_pb2.Rollout]) -> dict[str, Any]:
-    """KL of the policy to the reference in nats per sequence, by both estimators (Schulman's k1 and k3)."""
+    """KL of the policy to the reference in nats per sequence, by both estimators (Schulman's k1 and k3).
+
+    Nothing where top-p or top-k filtered what was drawn: those log-probs are the sampler's, not the policy's,
+    and their distance from the reference is above 0 where the two are one model.
+    """
+    if any(is_filtered(each.sampling) for each in rollouts):
+        return {}
     k1, k3 = [], []
     for each in rollouts:
         ratios = [r - p for p, r in zip(each.policy_logprobs, each.reference_logprobs, strict=True)]
@@ -176,6 +184,11 @@ def sequence_kl(rollouts: list[types_pb2.Rollout]) -> dict[str, Any]:
             sum(math.exp(min(ratio, 20.0)) - 1 - ratio for ratio in ratios)
         )  # exp(20) is no sample's weight
     return {"k1": mean_interval(k1).as_dict(), "k3": mean_interval(k3).as_dict()}
+
+
+def is_filtered(sampling: types_pb2.SamplingParameters) -> bool:
+    """True where not every token could be drawn."""
+    return sampling.top_k > 0 or 0.0 < sampling.top_p < 1.0
 
 
 def examples(

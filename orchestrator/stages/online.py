@@ -180,6 +180,11 @@ class OnlineRounds:
         the one before it the last that was measured to be good.
         """
         good_round = max(number - 2, 0)
+        why = f"measured a KL at the hard budget; rolled back to version {good_round} as version {number}"
+        await self.end_at(number, good_round, kl, f"{why}, and stopped")
+
+    async def end_at(self, number: int, good_round: int, kl: float | None, why: str) -> None:
+        """Ends the stage before a round trains, with the weights of an earlier one as its last version."""
         good = self._version_of_round(good_round)
 
         async def produce() -> Phase:
@@ -199,10 +204,7 @@ class OnlineRounds:
 
         await self.run.durable(self.name, number, "rolled_back", produce)
         await self.run.serve_policy(self.settings.output)
-        self.run.ledger.note(
-            f"{self.name}: round {number} measured a KL at the hard budget; rolled back to version "
-            f"{good_round} as version {number}, and stopped"
-        )
+        self.run.ledger.note(f"{self.name}: round {number} {why}")
         self.run.ledger.roll_back_rounds(self.name, after=good_round)
 
     def result(self) -> dict[str, Any]:

@@ -112,7 +112,7 @@ class Asking:
             return fill(self._wording.critique, **self._quoted(exchange, principle.critique))
 
         by = [drawn(pool, selection.seed, "critique", exchange.hashes) for exchange in exchanges]
-        faults = [exchange.fault() for exchange in exchanges]
+        faults = [exchange.text_fault() for exchange in exchanges]
         return await self._compose(exchanges, by, faults, list(map(prompt, exchanges, by)), sampling)
 
     async def revise(
@@ -129,7 +129,8 @@ class Asking:
             return fill(self._wording.revise_directly, **values)
 
         faults = [
-            item.exchange.fault() or (empty_input("-", critique=item.critique) if item.critique else None)
+            item.exchange.text_fault()
+            or (empty_input("-", critique=item.critique) if item.critique else None)
             for item in items
         ]
         return await self._compose(exchanges, by, faults, list(map(prompt, items, by)), sampling)

@@ -49,11 +49,11 @@ class Pair:
         return prompt_sha256(self.prompt), text_sha256(self.first), text_sha256(self.second)
 
     def fault(self) -> Abstained | None:
-        """Why no judge need be asked."""
-        empty = empty_input(self.prompt, first=self.first, second=self.second)
-        if empty is None and self.first == self.second:
-            return abstained(Reason.IDENTICAL_RESPONSES, "the two responses are the same text")
-        return empty
+        """Why no judge need be asked. An empty response is one to judge: a policy may drift to it."""
+        if self.first.strip() == self.second.strip() == "" or self.first == self.second:
+            same = abstained(Reason.IDENTICAL_RESPONSES, "the two responses are the same text")
+            return empty_input(self.prompt) or same
+        return empty_input(self.prompt)
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,11 @@ class Exchange:
         return prompt_sha256(self.prompt), text_sha256(self.response)
 
     def fault(self) -> Abstained | None:
-        """Why no judge need be asked."""
+        """Why no judge need be asked for a score: an empty response has one."""
+        return empty_input(self.prompt)
+
+    def text_fault(self) -> Abstained | None:
+        """Why there is nothing to criticise or to revise."""
         return empty_input(self.prompt, response=self.response)
 
 

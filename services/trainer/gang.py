@@ -102,8 +102,8 @@ class Gang:
                 command = self.ranks.sent(None)
             except Exception:
                 log.warning("rank 0 is gone: this rank ends")
-                # As a failure, also where rank 0 was told to stop: a JobSet whose jobs all succeed is over for
-                # good, and a drained node is no reason for that.
+                # As a failure, also where rank 0 was told to stop: a JobSet whose jobs all succeed is over
+                # for good, and a drained node is no reason for that.
                 _exit(1)
             if command is None:  # a heartbeat
                 continue

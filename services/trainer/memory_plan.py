@@ -122,7 +122,7 @@ def footprint(model_dir: Path, *, autocast: bool) -> Footprint:
     """
     config = AutoConfig.from_pretrained(model_dir, local_files_only=True)
     with BUILDING, FakeTensorMode():
-        model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").eval()
+        model = AutoModelForCausalLM.from_config(config).eval()
         blocks = blocks_of(model)
         with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
             short, long = (_kept_bytes(model, length) for length in LENGTHS)

@@ -137,6 +137,9 @@ class PpoSettings(StageSettings):
     def faults(self, path: str) -> Iterator[FieldError]:
         """As for all settings, and what no single field can know."""
         yield from super().faults(path)
+        if self.kl_target > 0 and not self.kl_coefficient > 0:
+            what = "must be above 0 where kl_target is set: it moves by factors, and 0 stays 0"
+            yield FieldError(f"{path}.kl_coefficient", self.kl_coefficient, what)
         if self.kl_target > 0 and not self.kl_horizon > 0:
             yield FieldError(f"{path}.kl_horizon", self.kl_horizon, "must be above 0 where kl_target is set")
         if 0 < self.kl_budget_hard < self.kl_budget_soft:

@@ -262,8 +262,7 @@ async def test_what_no_judge_can_compare_is_an_abstention_of_its_item(tmp_path):
         comparison("", "good", "bad"),
         comparison([{"role": "user", "content": " "}], "good", "bad"),
         comparison([], "good", "bad"),
-        comparison("question", "good", ""),
-        comparison("question", " \n", "bad"),
+        comparison("question", "", " \n"),
         comparison("question", "same", "same"),
         *pairs(1),
     ]
@@ -272,12 +271,21 @@ async def test_what_no_judge_can_compare_is_an_abstention_of_its_item(tmp_path):
             reply = await judge.compare(items=items, principles=honest())
             empty = metric(server, "trueline_judge_abstentions_total", method="compare", reason="empty_input")
     assert [reason_of(verdict) for verdict in reply.verdicts] == [
-        *["EMPTY_INPUT"] * 5,
-        "IDENTICAL_RESPONSES",
+        *["EMPTY_INPUT"] * 3,
+        *["IDENTICAL_RESPONSES"] * 2,
         "",
     ]
-    assert "the second is empty" in reply.verdicts[3].abstention.message
-    assert (len(served.bodies), empty) == (2, 5)
+    assert "the prompt is empty" in reply.verdicts[0].abstention.message
+    assert (len(served.bodies), empty) == (2, 3)
+
+
+async def test_an_empty_response_is_judged_in_both_orders_and_loses(tmp_path):
+    items = [comparison("question", "good", ""), comparison("question", " \n", "good")]
+    with endpoint(good_wins) as served:
+        async with judge_service(write_constitution(tmp_path), served) as (judge, _):
+            verdicts = (await judge.compare(items=items, principles=honest())).verdicts
+    assert verdicts[0].probability > 0.5 > verdicts[1].probability
+    assert len(served.bodies) == 4
 
 
 async def test_all_faults_of_a_request_are_told_at_once(tmp_path):

@@ -39,6 +39,27 @@ def test_a_hard_kl_budget_rolls_back_to_the_last_good_version_as_a_new_one(tmp_p
     assert verdict.findings == [] and verdict.figures["rounds_rolled_back"] >= 1
 
 
+def test_dpo_ends_where_no_pair_is_left_and_filtered_samples_give_no_kl(tmp_path: Path) -> None:
+    ties = json.dumps({"kind": "scorer", "scorer": "gold", "min_margin": 1000})
+    filtered = [f"stages.{stage}.sampling.top_p=0.9" for stage in ("dpo", "evaluate")]
+    no_budget = [f"stages.dpo.kl_budget_{each}=0" for each in ("soft", "hard")]
+    quick = ("stages.dpo.gold_every=100", "stages.evaluate.prompt_limit=8", f"stages.dpo.label={ties}")
+    succeed(start_small(tmp_path, "ties", *quick, *filtered, *no_budget, by="dpo"), tmp_path)
+    ledger = ledger_of(tmp_path, "ties")
+    assert [(row.number, row.status) for row in ledger.all_rounds("dpo")] == [(1, "rolled_back")]
+    newest, sft = ledger.latest_version("policy"), ledger.latest_version("sft")
+    assert newest is not None and sft is not None and newest["number"] == 1
+    weights = [(Path(row["uri"]) / "model.safetensors").read_bytes() for row in (newest, sft)]
+    assert weights[0] == weights[1], "what no round changed is published, for the stages behind"
+    notes = " ".join(ledger.info()["notes"])
+    assert "round 1 left no pair to learn from ({'tie': 32})" in notes and "no sequence KL" in notes
+    assert "kl_reference_k1" not in (ledger.phase("dpo", 1, "labelled") or {})
+    results = {row["stage"]: row["result"] for row in ledger.all_stages()}
+    assert results["evaluate"]["sequence_kl"] == {}
+    assert verify(ledger, tmp_path / "ties").findings == []
+    succeed(start("resume", "ties", runs=tmp_path), tmp_path)  # nothing is left to do, and nothing is done
+
+
 def test_a_run_told_to_stop_ends_at_a_durable_point_and_resumes(tmp_path: Path) -> None:
     process = start_small(tmp_path, "stopped", *QUICK)
     deadline = time.monotonic() + 180

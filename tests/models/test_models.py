@@ -4,12 +4,13 @@ import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from services.models import load_causal, load_scalar, save_causal, save_scalar
+from services.models import BUILDING, load_causal, load_scalar, save_causal, save_scalar
 from services.sequences import pad_left, pad_right
 from services.weights import WeightsError
 from tests.tiny_models import FAMILIES, PAD, tiny_causal, tiny_tokenizer, write_tiny_model
@@ -196,3 +197,28 @@ def test_loading_prints_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str
     save_causal(tiny_causal(), tiny_tokenizer(), tmp_path / "n")
     captured = capfd.readouterr()
     assert (captured.out, captured.err) == ("", "")
+
+
+@pytest.mark.parametrize("family", ["gemma2", "gptj", "bloom"])
+def test_a_family_without_fused_attention_loads_too(tmp_path: Path, family: str) -> None:
+    small: dict[str, Any] = {"vocab_size": 64, "pad_token_id": PAD, "bos_token_id": 1, "eos_token_id": 2}
+    if family == "gemma2":
+        small |= {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "head_dim": 8}
+        small |= {"num_attention_heads": 4, "num_key_value_heads": 4, "max_position_embeddings": 64}
+    else:
+        small |= {
+            "n_embd": 32,
+            "hidden_size": 32,
+            "n_layer": 2,
+            "n_head": 4,
+            "n_positions": 64,
+            "rotary_dim": 4,
+        }
+        small |= {"seq_length": 64}
+    with BUILDING:
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **small)).eval()
+    model.save_pretrained(tmp_path / "m")
+    tiny_tokenizer().save_pretrained(tmp_path / "m")
+    loaded = load_causal(tmp_path / "m")
+    ids = torch.tensor(ROWS[1:2])
+    assert torch.equal(loaded.model(ids).logits, model(ids).logits)

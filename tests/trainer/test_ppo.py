@@ -161,6 +161,13 @@ async def test_the_adaptive_coefficient_moves_with_rounds_that_train_the_policy(
     assert second.metrics["kl_coefficient"] == pytest.approx(0.1 * (1 + error * 9 / 100), rel=1e-12)
 
 
+async def test_an_adaptive_coefficient_of_0_is_refused_since_it_would_stay_there(tmp_path, start):
+    async with trainer() as client:
+        with pytest.raises(CallError, match="it moves by factors, and 0 stays 0"):
+            settings = {"kl_target": 6.0, "kl_horizon": 100.0, "kl_coefficient": 0.0}
+            await client.begin_stage(begin_request(tmp_path, "ppo", settings))
+
+
 async def test_warm_up_rounds_train_the_critic_alone(tmp_path, start):
     rollouts = rollouts_of(start, start, 9)
     async with trainer() as client:
