@@ -1,7 +1,6 @@
 """Recipes: strict, every fault at once with its path and line, the same digest for the same run."""
 
 import json
-import re
 import sys
 from pathlib import Path
 from typing import Any
