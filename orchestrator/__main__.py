@@ -226,22 +226,29 @@ def driven(directory: Path, ledger: Ledger, metrics: MetricsDoor | None = None) 
 
 
 def status_command(options: argparse.Namespace) -> int:
-    """One line a run."""
-    named = (
-        [options.runs / options.run]
-        if options.run
-        else sorted(path for path in options.runs.glob("*") if holds_run(path))
-    )
-    for directory in named:
-        ledger = open_run(directory, options.ledger)
-        stages = ledger.all_stages()
-        # A refresh stands behind the stage that it is within, though it ends first.
-        unfinished = (each for each in stages if each["status"] != "finished")
-        last = next(unfinished, stages[-1] if stages else None)
-        rounds = len(ledger.all_rounds(last["stage"])) if last else 0
-        where = f"stage {last['stage']} ({last['status']}), round {rounds}" if last else "nothing begun"
-        print(f"{ledger.run}: {ledger.info()['status']}, {where}, epoch {ledger.info()['epoch']}")
-    return 0
+    """One line a run; one that cannot be read hides no other."""
+    if options.run:
+        print(state_of(open_run(options.runs / options.run, options.ledger)))
+        return 0
+    unreadable = 0
+    for directory in sorted(path for path in options.runs.glob("*") if holds_run(path)):
+        try:
+            print(state_of(open_run(directory, options.ledger)))
+        except (LedgerError, SQLAlchemyError, OSError) as error:
+            unreadable += 1
+            print(f"{directory.name}: cannot be read: {str(error).splitlines()[0]}")
+    return 1 if unreadable else 0
+
+
+def state_of(ledger: Ledger) -> str:
+    """Where a run stands, in a line."""
+    stages = ledger.all_stages()
+    # A refresh stands behind the stage that it is within, though it ends first.
+    unfinished = (each for each in stages if each["status"] != "finished")
+    last = next(unfinished, stages[-1] if stages else None)
+    rounds = len(ledger.all_rounds(last["stage"])) if last else 0
+    where = f"stage {last['stage']} ({last['status']}), round {rounds}" if last else "nothing begun"
+    return f"{ledger.run}: {ledger.info()['status']}, {where}, epoch {ledger.info()['epoch']}"
 
 
 def report_command(options: argparse.Namespace) -> int:

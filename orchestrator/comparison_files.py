@@ -41,8 +41,19 @@ def exported(rows: Sequence[Row], shape: str) -> Iterator[Row]:
     for row in rows:
         details = row.get("details") or [{}] * len(row["preferences"])
         for (first, second, probability), known in zip(row["preferences"], details, strict=True):
+            if shape != "plain" and probability == 0.5:
+                raise NoShape(f"{row['prompt_id']}: a tie has no place in {shape}; export plain")
+            if shape != "plain" and probability < 0.5:  # the likelier one is the chosen one
+                first, second, known = second, first, flipped(known)
             pair = write(row, row["responses"][int(first)], row["responses"][int(second)], probability)
             yield {**pair, **{key: value for key, value in known.items() if key in KEPT[shape]}}
+
+
+def flipped(details: Row) -> Row:
+    """What is known of a pair, told from its other side."""
+    other = {"score_chosen": "score_rejected", "score_rejected": "score_chosen"}
+    turned = {other.get(key, key): value for key, value in details.items()}
+    return turned | ({"margin": -details["margin"]} if "margin" in details else {})
 
 
 def _plain(row: Row, chosen: str, rejected: str, probability: float) -> Row:
@@ -90,6 +101,8 @@ def oddities(rows: Sequence[Row]) -> Iterator[Oddity]:
         beaten: dict[int, set[int]] = defaultdict(set)
         seen: set[tuple[int, int]] = set()
         for first, second, probability in row["preferences"]:
+            if probability == 0.5:
+                continue  # a tie contradicts nothing
             pair = (int(first), int(second)) if probability >= 0.5 else (int(second), int(first))
             kind = "duplicate" if pair in seen else "contradiction" if pair[::-1] in seen else ""
             if kind:

@@ -185,8 +185,16 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 
 def _opened(path: Path) -> TextIO:
     if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8")
-    return path.open(encoding="utf-8")
+        return gzip.open(path, "rt", encoding="utf-8-sig")
+    return path.open(encoding="utf-8-sig")
+
+
+def _is_encodable(row: Any) -> bool:
+    try:
+        json.dumps(row, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _parsed(text: str) -> Row:
@@ -196,6 +204,10 @@ def _parsed(text: str) -> Row:
         raise ShapeFault(f"not JSON: {error.msg} at column {error.colno}") from None
     except RecursionError:
         raise ShapeFault("not JSON: nested too deeply") from None
+    except ValueError:
+        raise ShapeFault("holds a number of thousands of digits") from None
+    if "\\u" in text and not _is_encodable(row):
+        raise ShapeFault("holds half of a surrogate pair, such as an emoji that was cut in two")
     if not isinstance(row, dict):
         raise ShapeFault(f"must be an object, is {type(row).__name__}")
     return row

@@ -28,7 +28,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     label.add_argument("--annotator", default="person", help="who labels; kept beside each answer")
     label.add_argument(
         "--check",
-        type=int,
+        type=whole,
         default=0,
         metavar="N",
         help="also label N pairs that the judge has judged, to measure it; they never train",
@@ -49,8 +49,15 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     of_judge.set_defaults(command=audit_command)
     again = commands.add_parser("replay-verdicts", help="ask the judge again what it was asked")
     again.add_argument("run", help="the run's name")
-    again.add_argument("--count", type=int, default=100, help="verdicts to ask again (default: 100)")
+    again.add_argument("--count", type=whole, default=100, help="verdicts to ask again (default: 100)")
     again.set_defaults(command=replay_command)
+
+
+def whole(text: str) -> int:
+    """A number from 0. argparse says what is wrong with another."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"must be a whole number from 0, is {text}")
+    return int(text)
 
 
 def label_command(options: argparse.Namespace) -> int:

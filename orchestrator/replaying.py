@@ -120,4 +120,8 @@ def compare(found: Replay, row: Row, now: Row) -> None:
         found.to_the_bit += before == after
     found.same += same
     if not same:
-        found.others.append((row, f"was {before or row['reason']}, is {after or now.get('reason')}"))
+        was, is_now = (
+            (row["reason"] if before is None else before),
+            (now.get("reason") if after is None else after),
+        )
+        found.others.append((row, f"was {was}, is {is_now}"))

@@ -157,7 +157,7 @@ def print_report(report: Mapping[str, Any], stream: TextIO | None = None) -> Non
 def _rich(table: TextTable) -> Table:
     made = Table(title=table.title, title_justify="left", title_style="bold")
     for index, name in enumerate(table.head):
-        made.add_column(name, justify="left", no_wrap=index == 1)
+        made.add_column(name.replace("[", "\\["), justify="left", no_wrap=index == 1)
     for row in table.rows:
         made.add_row(*(cell.replace("[", "\\[") for cell in row))  # brackets would be read as markup
     return made

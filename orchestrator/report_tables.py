@@ -83,6 +83,7 @@ def reward_model(report: Report) -> TextTable | None:
         pairs = f"{measured['n']} pairs" if measured.get("n") else ""
         rows.append([title, share(measured.get("value"), measured.get("low"), measured.get("high")), pairs])
     rows.append(["accuracy on training comparisons", share(found.get("train_accuracy")), ""])
+    rows.append(["made by stage", plain(found.get("stage")), ""])
     return _table("Reward model", ["measure", "value", ""], rows)
 
 

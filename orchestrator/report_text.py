@@ -43,7 +43,8 @@ def seconds(value: float | None) -> str:
     """12.34 is "12.3 s", 754 is "12 min 34 s"."""
     if value is None:
         return UNKNOWN
-    return f"{value:.1f} s" if value < 120 else f"{int(value // 60)} min {round(value % 60):d} s"
+    minutes, rest = divmod(round(value), 60)
+    return f"{value:.1f} s" if value < 120 else f"{minutes} min {rest} s"
 
 
 def plain(value: Any) -> str:

@@ -101,9 +101,13 @@ def transcript(text: Any, key: str) -> list[dict[str, str]]:
 
 
 def opening(row: Row) -> str:
-    """What a conversation began with: rows that share it are about the same matter."""
+    """What a conversation began with: rows that share it are about the same matter.
+
+    A system message begins none: a whole collection may share one.
+    """
     if "messages" in row:
-        return str(row["messages"][0]["content"])
+        said = [each for each in row["messages"] if each["role"] != "system"] or row["messages"]
+        return str(said[0]["content"])
     turns = TURN.split(row["text"])
     return turns[2].strip() if len(turns) > 2 else str(row["text"])
 

@@ -40,14 +40,18 @@ def summarise(ledger: Ledger) -> Report:
         if stage["kind"] in ("evaluate", "assess") and stage["result"]:
             report["evaluation"] = {k: v for k, v in stage["result"].items() if k != "overhead_fraction"}
         if stage["kind"] == "reward" and stage["result"]:
-            report["reward_model"] = reward_model(stage["result"])
+            report["reward_model"] = {"stage": stage["stage"], **reward_model(stage["result"])}
         if stage["kind"] == "preference" and stage["result"]:
             report["preference"] = preference(stage["result"])
-        if stage["kind"] in ("ppo", "dpo"):
-            report.update(policy_rounds(ledger, stage["stage"]))
-            curve = curve_of_rounds(report["rounds"])
-            if curve is not None:
-                report["over_optimisation"] = curve
+    *earlier, newest = [each["stage"] for each in stages if each["kind"] in ("ppo", "dpo")] or [None]
+    if newest is not None:
+        report.update(policy_rounds(ledger, newest))
+        curve = curve_of_rounds(report["rounds"])
+        if curve is not None:
+            report["over_optimisation"] = curve
+    if earlier:
+        told = f"rounds, throughput and curves are those of {newest}; not shown: {', '.join(earlier)}"
+        report["notes"] = [*report["notes"], told]
     return report
 
 

@@ -37,10 +37,14 @@ class Probe:
 def read_probes(path: Path) -> list[Probe]:
     """Every probe of a file. Raises DataError that names each faulty line and what is wrong with it."""
     seen: dict[str, int] = {}
+    expected: dict[str, tuple[Any, int]] = {}
 
     def check(row: Row, line: int) -> Iterator[str]:
         yield from prompt_faults(row, line, seen)
         yield from probe_faults(row)
+        first, where = expected.setdefault(str(row.get("category")), (row.get("expects"), line))
+        if row.get("expects") != first:
+            yield f"expects: {row.get('expects')!r}, but line {where} of this category expects {first!r}"
 
     return [as_probe(row) for row in read_shaped(path, check)]
 

@@ -4,7 +4,9 @@ It lies in runs/RUN/evaluations, or in runs/evaluations where no run was named, 
 what was asked: the same question again goes on where it stood, or shows what was found.
 """
 
+import contextlib
 import hashlib
+import importlib.util
 import json
 import tempfile
 from argparse import Namespace
@@ -18,7 +20,9 @@ from orchestrator.evaluation.probes import read_probes
 from orchestrator.evaluation.subjects import (
     EvaluationError,
     Origin,
+    Subject,
     as_name,
+    joined,
     same_tokenizer,
     subject,
     two_subjects,
@@ -76,10 +80,9 @@ def recipe_of(options: Namespace, origin: Origin | None) -> Values:
     told |= {"sampling": sampling_of(options, stage), "examples": options.examples}
     plain = told["sampling"].get("top_p", 1.0) == 1.0 and not told["sampling"].get("top_k")
     if asked != "none" and plain and same_tokenizer(reference.place, after.place):
-        models.setdefault(reference.name, reference.place)
-        told["reference"] = reference.name
+        told["reference"] = joined(models, reference)
     told |= {"too_long": options.too_long or (stage.too_long if stage else "refuse")}
-    told |= {"probes": dict(probe_files(options.probes)), "probe_tokens": options.probe_tokens}
+    told |= {"probes": probe_files(options.probes), "probe_tokens": options.probe_tokens}
     told |= scorers_of(options, stage)
     told |= judge_of(options)
     told |= {"diversity": None, "best_of_n": None}
@@ -138,15 +141,17 @@ def sampling_of(options: Namespace, stage: Evaluated | None) -> Values:
     return sampling | {name: value for name, value in changes.items() if value is not None}
 
 
-def probe_files(asked: list[str]) -> Iterator[tuple[str, str]]:
-    """(name, path) of each set of probes, read so that a faulty row is told now; "all" are those shipped."""
+def probe_files(asked: list[str]) -> dict[str, str]:
+    """The path of each set of probes by name, read so that faulty rows are told now; "all" is those shipped."""
     shipped = {path.stem: path for path in sorted(PROBES.glob("*.jsonl"))}
+    found: dict[str, str] = {}
     for each in asked:
         for path in shipped.values() if each == "all" else [shipped.get(each, Path(each))]:
             if not path.is_file():
                 raise EvaluationError(f"--probes: no such file: {each}; shipped are {', '.join(shipped)}")
             read_probes(path)
-            yield as_name(path.stem), str(path.resolve())
+            joined(found, Subject(as_name(path.stem), str(path.resolve())))
+    return found
 
 
 def scorers_of(options: Namespace, stage: Evaluated | None) -> Values:
@@ -191,13 +196,9 @@ def judge_service(
         judge["rotation"] = []  # one judge was named: it judges alone
     named_model = options.judge_model or judge.get("model")
     if named_model:
-        found = subject(named_model, origin)
-        models.setdefault(found.name, found.place)
-        judge |= {"model": found.name, "endpoint": None, "endpoint_model": None, "api_key_env": None}
-    others = [subject(each, origin) for each in judge.get("rotation", ())]
-    for each in others:
-        models.setdefault(each.name, each.place)
-    judge["rotation"] = [each.name for each in others]
+        name = joined(models, subject(named_model, origin))
+        judge |= {"model": name, "endpoint": None, "endpoint_model": None, "api_key_env": None}
+    judge["rotation"] = [joined(models, subject(each, origin)) for each in judge.get("rotation", ())]
     whole = judge.get("constitution") and (judge.get("model") or judge.get("endpoint"))
     if not (whole or judge.get("addresses") or options.judge_address):
         raise EvaluationError(
@@ -229,7 +230,11 @@ def services_of(options: Namespace, told: Values, origin: Origin | None, models:
                 f"no scorer {name!r} is known (known: {known}): name it with --rule or --reward-model"
             )
         places[name] = place
-    models |= {name: place for name, place in places.items() if name in used}
+    for name in sorted(used & set(places)):
+        if models.setdefault(name, places[name]) != places[name]:
+            raise EvaluationError(
+                f"a scorer and a model to compare are both called {name!r}: rename one of them"
+            )
     reward = {
         "rules": {name: rules[name] for name in sorted(used & set(rules))},
         "combined": {name: each for name, each in combined.items() if name in used},
@@ -263,13 +268,34 @@ def named(given: list[str], flag: str, what: str) -> Iterator[tuple[str, str]]:
 
 
 def digest(recipe: Values) -> str:
-    """SHA-256 of a recipe and of the files that it names, less who serves it."""
+    """SHA-256 of a recipe and of what it names: files, models, rules' code. Less who serves it."""
     kept = json.loads(json.dumps(recipe))
     for service in kept["services"].values():
         service.pop("addresses", None)
         service.pop("replicas", None)
     stage = kept["stages"][STAGE]
     prompts = stage["prompts"]["path"] if isinstance(stage["prompts"], dict) else stage["prompts"]
-    files = [path for path in (prompts, *stage["probes"].values()) if path and Path(path).is_file()]
+    constitution = kept["services"].get("judge", {}).get("constitution")
+    rules = kept["services"].get("reward", {}).get("rules", {})
+    named_files = [prompts, *stage["probes"].values(), constitution, *map(code_of, rules.values())]
+    files = [path for path in named_files if path and Path(path).is_file()]
     kept["files"] = {path: file_sha256(Path(path)) for path in files}
+    kept["content"] = {name: content_of(Path(place)) for name, place in kept["models"].items()}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+
+
+def code_of(rule: str) -> str | None:
+    """The file of a rule's module, as far as it is found here."""
+    with contextlib.suppress(ImportError, ValueError, AttributeError):
+        spec = importlib.util.find_spec(rule.partition(":")[0])
+        return spec.origin if spec else None
+    return None
+
+
+def content_of(directory: Path) -> dict[str, Any]:
+    """What tells one content of a model's directory from another, without reading gigabytes."""
+    if (directory / "manifest.json").is_file():  # a version: its manifest has a digest of every file
+        return {"manifest.json": file_sha256(directory / "manifest.json")}
+    small = {path.name: file_sha256(path) for path in sorted(directory.glob("*.json"))}
+    weights = {path.name: path.stat() for path in sorted(directory.glob("*.safetensors"))}
+    return small | {name: [found.st_size, found.st_mtime_ns] for name, found in weights.items()}

@@ -83,6 +83,18 @@ def two_subjects(before: str, after: str, origin: Origin | None) -> tuple[Subjec
     return first, second
 
 
+def joined(models: dict[str, str], found: Subject) -> str:
+    """A model's name among `models`, which it joins: its own, or with a number where another has that."""
+    known = next((name for name, place in models.items() if place == found.place), None)
+    if known is not None:
+        return known
+    name, number = found.name, 2
+    while name in models:
+        name, number = f"{found.name}-{number}", number + 1
+    models[name] = found.place
+    return name
+
+
 def same_tokenizer(first: str, second: str) -> bool:
     """False where two directories have tokenizers that differ: one's tokens mean nothing to the other."""
     files = [Path(place) / "tokenizer.json" for place in (first, second)]

@@ -152,17 +152,21 @@ def figures(rollouts: list[types_pb2.Rollout], scores: Scores) -> dict[str, Any]
 def against_gold(settings: Evaluated, scored: dict[str, Scores]) -> dict[str, Any]:
     """Win rate, best possible gold, ceilings, and the share of the gap to the best that was closed."""
     before, after = scored["before"].get("gold", []), scored["after"].get("gold", [])
-    pairs = [(b, a) for b, a in zip(before, after, strict=True) if b is not None and a is not None]
-    if not pairs:
+    best = scored["before"].get("best", [])
+    counted = [i for i, pair in enumerate(zip(before, after, strict=True)) if None not in pair]
+    if not counted:
         return {}
-    found: dict[str, Any] = {"win_rate": win_rate([b for b, _ in pairs], [a for _, a in pairs]).as_dict()}
+    # A prompt without one of the scores is as if it were not there, for every figure that it is part of.
+    sides = [present([side[i] for i in counted]) for side in (before, after)]
+    found: dict[str, Any] = {"win_rate": win_rate(*sides).as_dict()}
     found["ceilings"] = {
-        name: mean_interval(present(scored["before"][name])).mean for name in settings.ceilings
+        name: mean_interval(present([scored["before"][name][i] for i in counted])).mean
+        for name in settings.ceilings
     }
-    best = present(scored["before"].get("best", []))
-    if best:
-        start, end = (sum(side) / len(pairs) for side in zip(*pairs, strict=True))
-        found["best_gold"] = sum(best) / len(best)
+    reachable = [i for i in counted if best and best[i] is not None]
+    if reachable:
+        start, end, top = (sum(present([side[i] for i in reachable])) for side in (before, after, best))
+        start, end, found["best_gold"] = (total / len(reachable) for total in (start, end, top))
         gap = found["best_gold"] - start
         found["gap_closed"] = (end - start) / gap if gap > 0 else None
     return found

@@ -13,6 +13,7 @@ import pytest
 from orchestrator.__main__ import main, parser
 from orchestrator.drive import drive
 from orchestrator.evaluation.question import evaluation
+from orchestrator.evaluation.subjects import EvaluationError
 from orchestrator.progress import PlainProgress
 from orchestrator.report import write_report
 from orchestrator.summary import summarise
@@ -234,3 +235,35 @@ def test_judges_in_rotation_judge_an_evaluation_too_and_one_that_is_named_judges
     assert judges("--judge-model", str(tmp_path / "other")) == ("other", [], {"other"})
     endpoint_words = ("--judge-endpoint", "http://127.0.0.1:9/v1", "--judge-endpoint-model", "m")
     assert judges(*endpoint_words) == (None, [], set())
+
+
+def test_models_of_one_name_in_different_places_stay_apart(tmp_path: Path) -> None:
+    places = [tmp_path / name / "final" for name in ("sft", "judge", "reference")]
+    for seed, place in enumerate([*places, tmp_path / "two"]):
+        write_tiny_model(place, seed=seed)
+    words = words_of(tmp_path, "--judge-model", str(places[1]), "--reference", str(places[2]))
+    words[words.index("--before") + 1] = str(places[0])
+    constitution = ("--constitution", str(write_constitution(tmp_path)))
+    sets = [tmp_path / name / "set.jsonl" for name in ("a", "b")]
+    for path in sets:
+        path.parent.mkdir()
+        probe = {"prompt_id": "p", "category": path.parent.name, "expects": "answer", "text": "Hello?"}
+        path.write_text(json.dumps(probe) + "\n")
+    probes = [word for path in sets for word in ("--probes", str(path))]
+    _, ledger = evaluation(parser().parse_args([*words, *constitution, *probes]))
+    recipe = ledger.info()["recipe"]
+    models, stage = recipe["models"], recipe["stages"]["assess"]
+    assert models[stage["before"]] == str(places[0]) and models[stage["reference"]] == str(places[2])
+    assert models[recipe["services"]["judge"]["model"]] == str(places[1])
+    assert len(set(models.values())) == 4 and sorted(stage["probes"].values()) == sorted(map(str, sets))
+    with pytest.raises(EvaluationError, match="a scorer and a model to compare are both called 'final'"):
+        scorer = ("--reward-model", f"final={places[1]}", "--proxy", "final")
+        evaluation(parser().parse_args([*words, *scorer, *constitution]))
+
+
+def test_a_model_whose_weights_changed_is_another_question(tmp_path: Path) -> None:
+    words = words_of(tmp_path)
+    first, _ = evaluation(parser().parse_args(words))
+    assert evaluation(parser().parse_args(words))[0] == first
+    write_tiny_model(tmp_path / "two", seed=9)
+    assert evaluation(parser().parse_args(words))[0] != first

@@ -127,3 +127,13 @@ def test_a_row_of_the_wrong_shape_is_named_with_its_line_and_why(
     with pytest.raises(DataError) as caught:
         read_probes(path)
     assert "line 3: " in str(caught.value) and said in str(caught.value)
+
+
+def test_a_category_that_expects_two_things_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "probes.jsonl"
+    rows = [GOOD, {**GOOD, "prompt_id": "b", "expects": "withhold", "markers": ["x"]}]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(
+        DataError, match="line 2: expects: 'withhold', but line 1 of this category expects 'answer'"
+    ):
+        read_probes(path)

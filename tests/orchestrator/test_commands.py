@@ -84,6 +84,21 @@ def test_status_names_the_stage_that_runs_and_not_a_refresh_that_ended_within_it
     assert "stage ppo (running), round 1" in capsys.readouterr().out
 
 
+def test_a_run_that_cannot_be_read_hides_no_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("alpha", "gamma"):
+        (tmp_path / name).mkdir()
+        ledger = Ledger(open_engine(sqlite_url(tmp_path / name)), name)
+        ledger.create(seed=3, recipe={"stages": {}}, recipe_sha256="r", code_sha256="c")
+    (tmp_path / "beta").mkdir()
+    (tmp_path / "beta" / "ledger.db").write_text(
+        "this is no database, and long enough to be told from one" * 9
+    )
+    assert main(["status", "--runs", str(tmp_path)]) == 1
+    alpha, beta, gamma = capsys.readouterr().out.splitlines()
+    assert alpha.startswith("alpha: new") and gamma.startswith("gamma: new")
+    assert beta.startswith("beta: cannot be read: ") and "not a database" in beta
+
+
 def test_a_second_orchestrator_on_this_machine_is_refused_before_it_takes_the_lease(tmp_path: Path) -> None:
     with (
         only_one(tmp_path),

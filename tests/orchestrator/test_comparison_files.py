@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from orchestrator.__main__ import main
-from orchestrator.comparison_files import exported, oddities
+from orchestrator.comparison_files import NoShape, exported, oddities
 from orchestrator.data import DataError, read_comparisons
 from orchestrator.stages.comparisons import by_prompt
 from tests.orchestrator.test_import import begun, imported, written
@@ -136,3 +136,24 @@ def test_the_commands_write_and_check(tmp_path: Path, capsys: pytest.CaptureFixt
     for what in ("import", given):
         assert main(["check-comparisons", what, "--runs", str(tmp_path)]) == 1
         assert "contradiction 1" in capsys.readouterr().out
+
+
+def test_the_likelier_response_is_the_chosen_one_and_a_tie_is_none() -> None:
+    row = {
+        "prompt_id": "p",
+        "prompt": {"text": "a"},
+        "responses": ["x", "y"],
+        "source": "s",
+        "held_out": False,
+    }
+    known = {"margin": 0.4, "score_chosen": 2.0, "score_rejected": 1.6}
+    rows = [{**row, "preferences": [[0, 1, 0.1]], "details": [known]}]
+    (written_out,) = exported(rows, "trl")
+    told = {"margin": -0.4, "score_chosen": 1.6, "score_rejected": 2.0}
+    assert written_out == {"prompt": "a", "chosen": "y", "rejected": "x", **told}
+    (whole,) = exported(rows, "plain")
+    assert (whole["chosen"], whole["probability"], whole["margin"]) == ("x", 0.1, 0.4)
+    with pytest.raises(NoShape, match="p: a tie has no place in trl"):
+        list(exported([{**row, "preferences": [[0, 1, 0.5]]}], "trl"))
+    ties = [{**row, "preferences": [[0, 1, 0.5], [1, 0, 0.5]]}]
+    assert list(oddities(ties)) == [], "ties contradict nothing"

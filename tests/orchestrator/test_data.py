@@ -52,6 +52,8 @@ def test_prompts_are_read_as_they_stand_up_to_the_limit(tmp_path: Path) -> None:
             "line 2: messages[1].content: must be text that is not empty",
         ),
         ({"prompt_id": "b", "messages": [USER, AGENT]}, "line 2: messages: the last one is the assistant's"),
+        ({"prompt_id": "b", "text": "cut \ud83d"}, "line 2: holds half of a surrogate pair"),
+        ('{"prompt_id": "b", "text": "x", "n": ' + "9" * 5000 + "}", "line 2: holds a number of thousands"),
     ],
 )
 def test_a_faulty_prompt_is_named_with_its_line(row: object, fault: str, tmp_path: Path) -> None:
@@ -88,3 +90,10 @@ def test_the_digest_of_a_file_is_of_all_its_bytes(tmp_path: Path) -> None:
     path = tmp_path / "large"
     path.write_bytes(b"ab" * (1 << 20) + b"c")
     assert file_sha256(path) == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_a_byte_order_mark_and_whole_surrogate_pairs_cost_no_row(tmp_path: Path) -> None:
+    path = jsonl(tmp_path, {"prompt_id": "a", "text": "fine \U0001f600"}, {"prompt_id": "b", "text": "x"})
+    assert "\\ud83d" in path.read_text()
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert [row["prompt_id"] for row in read_prompts(path)] == ["a", "b"]

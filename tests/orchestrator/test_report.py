@@ -212,3 +212,7 @@ def test_figures_say_what_is_known() -> None:
     assert with_interval({"mean": 1.0, "low": None, "high": None, "n": 1}) == "1.00"
     assert [share(0.5), share(None), share(0.64, 0.542, 0.727)] == ["50.0%", "-", "64.0% [54.2%, 72.7%]"]
     assert [seconds(12.34), seconds(754.0), seconds(None)] == ["12.3 s", "12 min 34 s", "-"]
+
+
+def test_seconds_are_rounded_before_they_are_minutes() -> None:
+    assert [seconds(179.6), seconds(3599.7), seconds(120.0)] == ["3 min 0 s", "60 min 0 s", "2 min 0 s"]

@@ -154,5 +154,8 @@ def test_a_gzipped_file_is_read_and_a_damaged_one_told(tmp_path: Path) -> None:
 
 def test_the_opening_of_a_dialogue_is_its_first_turn() -> None:
     assert opening({"messages": [USER, AGENT, USER]}) == "hi"
+    system = {"role": "system", "content": "You are a helpful assistant."}
+    assert opening({"messages": [system, USER, AGENT, USER]}) == "hi", "a whole collection may share one"
+    assert opening({"messages": [system]}) == system["content"]
     assert opening({"text": "\n\nHuman: hi\n\nAssistant: hello\n\nHuman: ho\n\nAssistant:"}) == "hi"
     assert opening({"text": "once upon a time"}) == "once upon a time"
