@@ -142,7 +142,7 @@ def sampling_of(options: Namespace, stage: Evaluated | None) -> Values:
 
 
 def probe_files(asked: list[str]) -> dict[str, str]:
-    """The path of each set of probes by name, read so that faulty rows are told now; "all" is those shipped."""
+    """The path of each set of probes by name, read so that faulty rows are told now; "all" are ours."""
     shipped = {path.stem: path for path in sorted(PROBES.glob("*.jsonl"))}
     found: dict[str, str] = {}
     for each in asked:
