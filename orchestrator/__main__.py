@@ -5,6 +5,7 @@ import asyncio
 import importlib.util
 import json
 import logging
+import os
 import sys
 from functools import partial
 from pathlib import Path
@@ -59,6 +60,9 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     try:
         return int(options.command(options))
+    except BrokenPipeError:  # whoever read our output has enough, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except TOLD as error:
         print(f"trueline: {error}", file=sys.stderr)
         return 1

@@ -69,6 +69,11 @@ def collection(options: argparse.Namespace) -> list[dict[str, Any]]:
     names = ledger.collections()
     name = options.collection or (names[0] if len(names) == 1 else None)
     if name not in names:
-        known = ", ".join(names) or "none"
+        if not names:
+            raise LedgerError(
+                f"run {ledger.run} keeps no collection of comparisons: "
+                "a dpo stage's pairs are its rounds' own"
+            )
+        known = ", ".join(names)
         raise LedgerError(f"name one of run {ledger.run}'s collections with --collection: {known}")
     return ledger.all_comparisons(name)

@@ -10,7 +10,6 @@ import re
 import shutil
 import signal
 import sys
-import time
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -20,6 +19,7 @@ from sqlalchemy.exc import DBAPIError
 
 from orchestrator.access import access_of
 from orchestrator.data import file_sha256
+from orchestrator.ending import failing, is_over, until_done
 from orchestrator.evaluation.stage import run_assess
 from orchestrator.launcher import REPOSITORY, LocalServices
 from orchestrator.leash import CANNOT_RUN
@@ -46,10 +46,9 @@ from orchestrator.stages.revise import run_revise
 from orchestrator.stages.reward import run_reward
 from orchestrator.stages.supervised import run_supervised
 from orchestrator.whole_files import replaced
-from trueline import CallError, call_context
+from trueline import call_context
 
 RUN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
-DEATH_SECONDS = 1.0  # in which the launcher notices that a service has ended
 
 StageRunner = Callable[[Run, str, Any], Awaitable[dict[str, Any]]]
 
@@ -157,6 +156,8 @@ async def drive_alone(
     """As drive, where nobody else on this machine drives the run; `stopping` asks it to stop."""
     recipe = recorded_recipe(directory, ledger)
     ledger.take_lease()
+    if is_over(recipe, ledger):
+        return True
     Retainer(ledger, directory, recipe.retention).sweep(local_writers=not recipe.services.trainer.addresses)
     with call_context(run=ledger.run):
         try:
@@ -168,7 +169,7 @@ async def drive_alone(
         copy_datasets(recipe, directory)
         check_digests(ledger, recipe, directory)
         ledger.set_run(status="running")
-        with watched(ledger, recipe, progress, page) as (told, metrics):
+        with watched(ledger, recipe, progress, page) as (told, metrics), failing(ledger):
             return await drive_stages(recipe, directory, ledger, told, stopping, metrics, page)
 
 
@@ -204,42 +205,10 @@ async def drive_stages(
             finished = await until_done(run_stages(run), local.died, ledger)
             if finished and page is not None:
                 await page.lingering(stopping)
-        ledger.set_run(peak_memory_bytes=local.peak_memory_bytes())
+        before, now = ledger.info()["peak_memory_bytes"] or {}, local.peak_memory_bytes()
+        most = {name: max(before.get(name, 0), now.get(name, 0)) for name in {**before, **now}}
+        ledger.set_run(peak_memory_bytes=most)
         return finished
-
-
-async def until_done(work: Awaitable[None], died: "asyncio.Future[None]", ledger: Ledger) -> bool:
-    """Waits for the stages; a service that dies ends the wait, and the run can be resumed."""
-    stages = asyncio.ensure_future(work)
-    try:
-        await asyncio.wait({stages, died}, return_when=asyncio.FIRST_COMPLETED)
-        if failed_with(stages, CallError):
-            # A call to a dead service may fail before its death is known; the death says more.
-            await asyncio.wait({died}, timeout=DEATH_SECONDS)
-        if died.done() and (not stages.done() or failed_with(stages, CallError)):
-            died.result()  # raises ServiceDied
-        await stages
-    except Stopped:
-        ledger.set_run(status="stopped")
-        return False
-    except BaseException:
-        await end(stages)
-        with contextlib.suppress(LedgerError):
-            ledger.set_run(status="failed")
-        raise
-    ledger.set_run(status="finished", finished_at=time.time())
-    return True
-
-
-def failed_with(task: "asyncio.Future[None]", kind: type[BaseException]) -> bool:
-    """True where a task has ended with an error of this kind."""
-    return task.done() and not task.cancelled() and isinstance(task.exception(), kind)
-
-
-async def end(task: "asyncio.Future[None]") -> None:
-    """Cancels a task and waits until it has ended, whatever it ends with."""
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
 
 
 async def run_stages(run: Run) -> None:

@@ -33,6 +33,20 @@ async def check_engines(run: Run, stage: str, sampling: SamplingSettings, versio
                 run.ledger.note(note)
 
 
+async def check_tokens(run: Run, stage: str) -> None:
+    """RunError where reference and policy read other tokens: their log-probs would have nothing in common."""
+    found: dict[str, set[str]] = {}
+    for service, ask in (("policy", "get_policy"), ("reference", "get_reference")):
+        for replica in list(run.peers.direct.get(service, {}).values()):
+            told = await run.ask(service, getattr(replica, ask))
+            found.setdefault(service, set()).add(told.tokenizer_sha256)
+    if found.get("policy") != found.get("reference"):
+        raise RunError(
+            f"stages.{stage}: the reference's tokenizer is not the policy's, so that its log-probs are of "
+            "other tokens: take the model that the policy began as"
+        )
+
+
 def lacks(able: policy_pb2.GetPolicyResponse, sampling: SamplingSettings, versions: int) -> Iterator[str]:
     """What the engine cannot do that these settings need, a sentence each, with what to do."""
     if len(sampling.stop) > able.stop_texts:

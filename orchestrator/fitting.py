@@ -48,7 +48,9 @@ async def fitting_prompts(
     kept = [row for row in prompts if row["prompt_id"] not in too_long]
     everything = new_tokens >= context or (settings.too_long == "drop" and not kept)
     if settings.too_long == "refuse" or everything:
-        raise RunError(f"{said}. Shorten them or sampling.max_new_tokens, or set too_long: truncate or drop")
+        others = [each for each in ("truncate", "drop") if each != settings.too_long and not everything]
+        instead = f", or set too_long: {' or '.join(others)}" if others else ""
+        raise RunError(f"{said}. Shorten them or sampling.max_new_tokens{instead}")
     what_became = "lose their oldest tokens" if settings.too_long == "truncate" else "are left out"
     run.ledger.note(f"{said}; they {what_became}")
     return list(prompts) if settings.too_long == "truncate" else kept

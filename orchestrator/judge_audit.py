@@ -10,7 +10,7 @@ scorer           the same against a scorer that is asked for the audit (judge_sc
 calibration      how sure the judge is, against how often it is right by them
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -28,14 +28,15 @@ def audit(labels: Sequence[Row]) -> dict[str, Any]:
     verdicts = [row for row in labels if row["source"] == "judge"]
     if not verdicts:
         return {}
-    models = Counter(model_of(row) for row in verdicts)
+    name_of = names_of_judges(verdicts)
+    models = Counter(name_of(row) for row in verdicts)
     return {
         "models": dict(models),
         "constitutions": sorted({row["verdict"]["constitution_sha256"] for row in verdicts}),
         **figures(verdicts, labels),
         "cost": cost(verdicts),
         "principles": figures_by(principles_of, verdicts, labels),
-        "judges": figures_by(lambda row: [model_of(row)], verdicts, labels) if len(models) > 1 else {},
+        "judges": figures_by(lambda row: [name_of(row)], verdicts, labels) if len(models) > 1 else {},
     }
 
 
@@ -150,6 +151,23 @@ def principles_of(row: Row) -> list[str]:
 def readings_of(row: Row) -> list[Row]:
     """Every question and answer behind a verdict."""
     return list(row["verdict"]["verdict"].get("readings", []))
+
+
+def names_of_judges(verdicts: Sequence[Row]) -> Callable[[Row], str]:
+    """model_of, with a piece of the digest where judges of other weights go by one name."""
+    digests: dict[str, set[str]] = defaultdict(set)
+    for row in verdicts:
+        digests[model_of(row)].add(_digest_of(row))
+
+    def name_of(row: Row) -> str:
+        name = model_of(row)
+        return name if len(digests[name]) == 1 else f"{name} ({_digest_of(row)[:8]})"
+
+    return name_of
+
+
+def _digest_of(row: Row) -> str:
+    return str(row["verdict"]["judge"].get("version", {}).get("sha256", ""))
 
 
 def model_of(row: Row) -> str:

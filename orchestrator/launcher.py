@@ -23,7 +23,6 @@ from orchestrator.processes import (
     ServiceDied,
     Started,
     ending,
-    quoted_tail,
 )
 from orchestrator.recipe_scorers import combination_text
 from orchestrator.recipe_settings import (
@@ -289,7 +288,7 @@ class LocalProcesses:
         if not started.ready.get("address") or len(recent) >= limits.restarts:
             if recent:
                 why += f" after {len(recent)} restarts within {limits.restart_window_seconds:g} s"
-            self._end_of_run(ServiceDied(name, code, log, why))
+            self._end_of_run(ServiceDied(started, code, why))
             return None
         self._restarts[name] = [*recent, now]
         pause = FIRST_PAUSE_SECONDS * float(2 ** len(recent))
@@ -298,7 +297,7 @@ class LocalProcesses:
                 f"{name} ended with {ending(code)}{why}; started again at "
                 f"{started.ready['address']} in {pause:g} s, restart {len(recent) + 1} of "
                 f"{limits.restarts} in {limits.restart_window_seconds:g} s; "
-                f"its log is {log}{quoted_tail(log, TOLD_LOG_LINES)}"
+                f"its log is {log}{started.last_words(TOLD_LOG_LINES)}"
             )
         return pause
 

@@ -29,11 +29,10 @@ class LaunchError(RuntimeError):
 class ServiceDied(RuntimeError):
     """A service ended while the run needed it, and is not started again."""
 
-    def __init__(self, name: str, exit_code: int, log: Path, why: str = "") -> None:
-        self.name, self.exit_code, self.log = name, exit_code, log
-        super().__init__(
-            f"{name} ended with {ending(exit_code)}{why}; its log is {log}{quoted_tail(log, LOG_LINES)}"
-        )
+    def __init__(self, started: "Started", exit_code: int, why: str = "") -> None:
+        self.name, self.exit_code, self.log = started.child.name, exit_code, started.log
+        said = started.last_words(LOG_LINES)
+        super().__init__(f"{self.name} ended with {ending(exit_code)}{why}; its log is {self.log}{said}")
 
 
 @dataclass(frozen=True)
@@ -61,11 +60,16 @@ class Started:
     peak_memory: int = 0
     began: float = field(default_factory=time.monotonic)
     killed_for: str = ""  # why we killed it ourselves
+    log_start: int = 0  # where its part of the log begins, behind those of processes before it
 
     @property
     def is_ready(self) -> bool:
         """True while it runs and has bound its ports."""
         return self.ready.get("pid") == self.process.pid and self.process.returncode is None
+
+    def last_words(self, lines: int) -> str:
+        """The last lines that it wrote, each marked as a quotation."""
+        return quoted_tail(self.log, lines, self.log_start)
 
     def remember_memory(self) -> None:
         """Keeps the most resident memory that any of its processes has had."""
@@ -87,6 +91,7 @@ async def start(child: Child, logs: Path, ready: dict[str, Any] | None = None) -
         if ready and ready.get(name):
             command += [flag, ready[name]]  # behind the first mention, which it replaces
     with log.open("ab") as output:
+        log_start = output.tell()
         try:
             process = await asyncio.create_subprocess_exec(
                 *command,
@@ -98,7 +103,7 @@ async def start(child: Child, logs: Path, ready: dict[str, Any] | None = None) -
             )
         except OSError as error:
             raise LaunchError(f"{child.name}: cannot run {child.command[0]}: {error}") from error
-    return Started(child, process, log, ready_file, dict(ready or {}))
+    return Started(child, process, log, ready_file, dict(ready or {}), log_start=log_start)
 
 
 async def wait_until_ready(started: Started, seconds: float) -> None:
@@ -109,7 +114,7 @@ async def wait_until_ready(started: Started, seconds: float) -> None:
             return
         if asyncio.get_running_loop().time() > deadline:
             late = f"{started.child.name}: not ready after {seconds:g} s"
-            raise LaunchError(f"{late}; its log is {started.log}{quoted_tail(started.log, LOG_LINES)}")
+            raise LaunchError(f"{late}; its log is {started.log}{started.last_words(LOG_LINES)}")
         await asyncio.sleep(POLL_SECONDS)
     started.ready = {**json.loads(started.ready_file.read_text()), "pid": started.process.pid}
     started.ready_file.unlink()
@@ -144,11 +149,12 @@ def ending(exit_code: int) -> str:
     return f"signal {signal.Signals(-exit_code).name}" if exit_code < 0 else f"exit code {exit_code}"
 
 
-def quoted_tail(log: Path, lines: int) -> str:
-    """The last lines of a log, each marked as a quotation."""
+def quoted_tail(log: Path, lines: int, start: int = 0) -> str:
+    """The last lines of a log from byte `start` on, each marked as a quotation."""
     try:
-        with log.open(encoding="utf-8", errors="replace") as file:
-            tail = deque(file, maxlen=lines)
+        with log.open("rb") as file:
+            file.seek(start)
+            tail = deque((line.decode(errors="replace") for line in file), maxlen=lines)
         return "".join("\n  | " + line.rstrip("\n")[:LOG_CHARACTERS] for line in tail)
     except OSError:
         return ""

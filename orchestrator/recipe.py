@@ -19,6 +19,7 @@ from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
 from orchestrator.recipe_faults import RecipeError, dotted, schema_faults, suggestion
 from orchestrator.recipe_graph import Fault, expanded, graph_faults, input_faults, path_faults
+from orchestrator.recipe_principles import principle_faults
 from orchestrator.recipe_retention import Retention
 from orchestrator.recipe_scorers import with_members
 from orchestrator.recipe_settings import ModelPlace, Name, Services, Settings, Supervision
@@ -119,7 +120,8 @@ class Recipe(Settings):
 
     def require_inputs(self) -> None:
         """Raises RecipeError that lists every input missing once the prepare command has run."""
-        faults = list(input_faults(self.model_dump(mode="json")))
+        resolved = self.model_dump(mode="json")
+        faults = [*input_faults(resolved), *principle_faults(resolved)]
         if faults:
             raise RecipeError(self.name, _written(faults, Document()))
 
@@ -207,7 +209,7 @@ def _parse(raw: dict[str, Any]) -> tuple[Recipe | None, list[Fault]]:
         recipe = Recipe.model_validate(raw)
     except ValidationError as error:
         found += schema_faults(error, Recipe)
-    found += [*graph_faults(raw), *path_faults(raw)]
+    found += [*graph_faults(raw), *path_faults(raw), *principle_faults(raw)]
     return recipe, found
 
 

@@ -1,6 +1,6 @@
 """The kinds of stage that measure: before and after, and all that scores alone do not say."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -47,11 +47,16 @@ class Evaluated(SampledSettings):
     examples: CountOrZero = 8
     """Prompts whose answers are shown side by side in the report."""
 
+    @property
+    def services(self) -> frozenset[str]:
+        """Who samples, who measures KL, and the reward service only where a scorer is asked."""
+        scorers = (self.gold_scorer, self.best_scorer, self.proxy_scorer, *self.ceilings.values())
+        measuring = {"reference": self.reference is not None, "reward": any(scorers)}
+        return frozenset({"policy", *(name for name, asked in measuring.items() if asked)})
+
 
 class EvaluateStage(Evaluated):
     """Before and after, with gold, proxy and sequence KL."""
-
-    services: ClassVar[frozenset[str]] = frozenset({"policy", "reference", "reward"})
 
     kind: Literal["evaluate"]
     reference: CausalModel
@@ -113,8 +118,5 @@ class AssessStage(Evaluated):
 
     @property
     def services(self) -> frozenset[str]:
-        """Who samples, who measures KL, and whoever decides."""
-        scorers = (self.gold_scorer, self.best_scorer, self.proxy_scorer, *self.ceilings.values())
-        scoring = {"reward"} if any(scorers) else set()
-        found = {"policy"} | scoring | ({"judge"} if self.judge else set())
-        return frozenset(found | ({"reference"} if self.reference else set()))
+        """Those that measure, and the judge where it is asked."""
+        return super().services | ({"judge"} if self.judge else set())

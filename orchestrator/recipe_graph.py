@@ -17,6 +17,7 @@ Place = tuple[str | int, ...]
 Fault = tuple[Place, str]
 PLACEHOLDER = re.compile(r"\{([A-Za-z_]+)\}")
 PLACEHOLDERS = ("prepared", "run", "seed")
+HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def graph_faults(raw: dict[str, Any]) -> list[Fault]:
@@ -115,7 +116,8 @@ def _missing_input(path: Place, marker: IsPath, text: str) -> Iterator[Fault]:
         yield path, f"no such file: {place.absolute()}"
     elif marker.kind == "directory" and not (place / "config.json").is_file():
         what = "holds no config.json, so it is no model" if place.is_dir() else "no such directory"
-        yield path, f"{what}: {place.absolute()}"
+        hub = f"; on the hub it is {HUB}{text}" if HUB_NAME.fullmatch(text) else ""
+        yield path, f"{what}: {place.absolute()}{hub}"
 
 
 def expanded(raw: dict[str, Any], values: dict[str, str]) -> dict[str, Any]:

@@ -30,6 +30,7 @@ def set_up_logs(log_format: str = "auto", level: int = logging.INFO, stream: IO[
     handler.setFormatter(TextFormatter() if text else JsonFormatter())
     logging.root.handlers[:] = [handler]
     logging.root.setLevel(level)
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it has a line for every request that went well
 
 
 def fields_of(record: logging.LogRecord) -> dict[str, Any]:

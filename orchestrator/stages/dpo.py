@@ -16,7 +16,7 @@ from orchestrator.peers import in_parallel
 from orchestrator.prompts import Asked, Row
 from orchestrator.recipe_labels import ScorerLabel
 from orchestrator.recipe_rounds import DpoStage
-from orchestrator.run import Run, RunError
+from orchestrator.run import Run, RunError, Stopwatch
 from orchestrator.sampling import reference_logprobs, rollouts_path, score_rollouts, values
 from orchestrator.seeds import derive
 from orchestrator.stages.evaluate import sequence_kl
@@ -56,9 +56,9 @@ class DpoRounds(OnlineRounds):
                 raise
             account["kept"] = len(kept)
             self.run.mark(self.name, number, "labelled", {**account, **figures(rollouts)}, self.watch)
-            batch = trainer_pb2.PreferenceBatch(pairs=kept)
+            watch, batch = Stopwatch(), trainer_pb2.PreferenceBatch(pairs=kept)
             payload = write_payload(rollouts_path(self.run, self.name, number) / "paired.pb", batch)
-            self.run.mark(self.name, number, "paired", payload.as_row(), self.watch)
+            self.run.mark(self.name, number, "paired", payload.as_row(), watch)
         return self.run.ledger.phase(self.name, number, "labelled") or {}
 
     async def _sampled(self, number: int, prompts: Sequence[Asked]) -> Rollouts:

@@ -5,6 +5,7 @@ from typing import Any, TypeVar
 
 from orchestrator.accounts import account_of
 from orchestrator.data import read_prompts
+from orchestrator.engine_plan import check_tokens
 from orchestrator.fitting import fitting_prompts
 from orchestrator.peers import in_parallel
 from orchestrator.prompts import Asked, Row
@@ -69,6 +70,7 @@ class OnlineRounds:
                 stage.training.recover(),
             ]
         )
+        await check_tokens(run, name)
         await stage._fit()
         return stage
 

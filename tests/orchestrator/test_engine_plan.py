@@ -1,9 +1,14 @@
 """A stage is refused before its first draw where the policy's engine cannot do what it needs."""
 
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
-from orchestrator.engine_plan import lacks
+from orchestrator.engine_plan import check_tokens, lacks
 from orchestrator.recipe_settings import SamplingSettings
+from orchestrator.run import RunError
 from trueline.v1 import policy_pb2, types_pb2
 
 ABLE = {
@@ -36,3 +41,25 @@ def test_what_an_engine_lacks_is_named(changes, sampling, versions, said):
     able = policy_pb2.GetPolicyResponse(**{**ABLE, **changes})
     found = list(lacks(able, SamplingSettings(max_new_tokens=8, **sampling), versions))
     assert len(found) == len(said) and all(part in each for part, each in zip(said, found, strict=True))
+
+
+def told(service: str, *tokenizers: str) -> dict[str, Any]:
+    async def ask(tokenizer: str) -> Any:
+        return SimpleNamespace(tokenizer_sha256=tokenizer)
+
+    asks = {"policy": "get_policy", "reference": "get_reference"}
+    return {each: SimpleNamespace(**{asks[service]: partial(ask, each)}) for each in tokenizers}
+
+
+@pytest.mark.parametrize("reference", ["one", "other"])
+async def test_a_reference_that_reads_other_tokens_than_the_policy_is_refused(reference: str) -> None:
+    async def ask(service: str, call: Any) -> Any:
+        return await call()
+
+    direct = {"policy": told("policy", "one"), "reference": told("reference", reference)}
+    run: Any = SimpleNamespace(ask=ask, peers=SimpleNamespace(direct=direct))
+    if reference == "one":
+        await check_tokens(run, "dpo")
+    else:
+        with pytest.raises(RunError, match="stages.dpo: the reference's tokenizer is not the policy's"):
+            await check_tokens(run, "dpo")

@@ -12,7 +12,7 @@ import pytest
 
 from orchestrator.__main__ import main
 from orchestrator.drive import new_run, recorded_recipe
-from orchestrator.judge_audit import audit, disagreements
+from orchestrator.judge_audit import audit, disagreements, names_of_judges
 from orchestrator.judge_commands import label_all
 from orchestrator.labelling import Pair, as_answer, label_pairs
 from orchestrator.ledger import Ledger, open_engine, sqlite_url
@@ -250,3 +250,15 @@ async def test_what_a_rounds_verdicts_are_worth_is_a_metric(tmp_path: Path) -> N
     assert found["trueline_judge_kappa", ("gold",)] == pytest.approx(0.8)
     assert found["trueline_judge_calibration_error", ("gold",)] == pytest.approx(0.1)
     assert judge_samples("dpo", [row for row in rows if row["source"] == "person"]) == []
+
+
+def test_judges_of_one_name_and_other_weights_are_told_apart() -> None:
+    def row(sha256: str, number: int = 0) -> dict[str, Any]:
+        version = {"model": "model", "number": number, "sha256": sha256}
+        return {"verdict": {"judge": {"model": "model", "version": version}}}
+
+    rows = [row("a" * 64), row("b" * 64), row("c" * 64, number=2)]
+    name_of = names_of_judges(rows)
+    assert [name_of(each) for each in rows] == ["model@0 (aaaaaaaa)", "model@0 (bbbbbbbb)", "model@2"]
+    endpoint = {"verdict": {"judge": {"model": "oracle"}}}
+    assert names_of_judges([endpoint])(endpoint) == "oracle"

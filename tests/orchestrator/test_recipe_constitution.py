@@ -87,3 +87,26 @@ def test_a_stage_that_asks_needs_a_judge_and_revisions_a_stage_that_makes_them()
         load_recipe(HELPDESK, [*moved, "stages.again.demonstrations=comparisons"])
     with pytest.raises(RecipeError, match="stages.revised: data is required"):
         load_recipe(HELPDESK, ["stages.revised.demonstrations=null"])
+
+
+@pytest.mark.parametrize(
+    ("override", "fault"),
+    [
+        ("collect.label.principles=[helpfull]", "has no principle 'helpfull'; did you mean helpful?"),
+        ("collect.label.tags=[harmles]", "has no tag 'harmles'; did you mean harmless?"),
+        ("revise.principles=[helpful, kind]", "has no principle 'kind'"),
+    ],
+)
+def test_a_principle_that_the_constitution_does_not_have_is_told_at_the_door(
+    override: str, fault: str
+) -> None:
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(REAL, [f"stages.{override}"])
+    assert any(each.startswith("stages.") and fault in each for each in caught.value.faults)
+
+
+def test_principles_that_are_there_or_cannot_be_known_are_no_fault(tmp_path: Path) -> None:
+    load_recipe(REAL, ["stages.collect.label.principles=[helpful, honest]", "stages.revise.tags=[harmless]"])
+    other = tmp_path / "other.yaml"
+    other.write_text("- a list of another shape")
+    load_recipe(REAL, [f"services.judge.constitution={other}", "stages.collect.label.principles=[mine]"])

@@ -4,6 +4,10 @@ import asyncio
 import sys
 from pathlib import Path
 
+import pytest
+
+from orchestrator.ending import failing, is_over
+from orchestrator.launcher import LaunchError
 from orchestrator.mending import Mending
 from orchestrator.peers import Peers
 from orchestrator.progress import PlainProgress
@@ -31,3 +35,18 @@ async def test_a_collection_that_is_kept_is_not_collected_again(tmp_path: Path) 
         result = await run_collect(run, "collect", settings)
         assert result == {"prompts": 2, "comparisons": 2, "held_out_prompts": 1, "policy": "sft"}
     assert run.ledger.phase("collect", 1, "labelled") == {"prompts": 2}
+
+
+def test_a_run_whose_services_do_not_come_up_has_failed_and_one_that_is_over_needs_none(
+    tmp_path: Path,
+) -> None:
+    writer = RunWriter(tmp_path).write()
+    assert not is_over(writer.recipe, writer.ledger), "its export has not been done"
+    writer.ledger.set_run(status="running")
+    with pytest.raises(LaunchError), failing(writer.ledger):
+        raise LaunchError("reward-0 ended with exit code 2")
+    assert writer.ledger.info()["status"] == "failed"
+    writer.ledger.begin_stage("export", "export", 3)
+    writer.ledger.finish_stage("export", {})
+    writer.ledger.set_run(status="finished")
+    assert is_over(writer.recipe, writer.ledger)

@@ -96,8 +96,11 @@ async def test_a_process_that_ends_too_often_ends_the_run_with_its_last_lines(tm
     failing = child(tmp_path, "--fails-from", "1")
     async with LocalProcesses([failing], tmp_path, supervision=twice) as running:
         os.kill(running.started[0].process.pid, signal.SIGKILL)
-        with pytest.raises(ServiceDied, match=r"exit code 1 after 2 restarts within 600 s(.|\n)*cannot bind"):
+        died = r"exit code 1 after 2 restarts within 600 s(.|\n)*cannot bind"
+        with pytest.raises(ServiceDied, match=died) as caught:
             await asyncio.wait_for(running.died, 60)
+    assert "| start 2" in str(caught.value), "its own last words"
+    assert "| start 1" not in str(caught.value), "and not those of its lives before"
     assert len(starts(tmp_path)) == 3
 
 

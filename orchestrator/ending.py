@@ -1,0 +1,65 @@
+"""How the driving of a run ends: finished, stopped, failed, for want of a service; the ledger says which."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Iterator
+
+from orchestrator.ledger import Ledger, LedgerError
+from orchestrator.mending import Stopped
+from orchestrator.recipe import Recipe
+from trueline import CallError
+
+DEATH_SECONDS = 1.0  # in which the launcher notices that a service has ended
+
+
+def is_over(recipe: Recipe, ledger: Ledger) -> bool:
+    """True where nothing is left to do: no service need be started to find that out."""
+    finished = {row["stage"] for row in ledger.all_stages() if row["status"] == "finished"}
+    return ledger.info()["status"] == "finished" and finished >= set(recipe.stages)
+
+
+@contextlib.contextmanager
+def failing(ledger: Ledger) -> Iterator[None]:
+    """A run whose services do not come up has failed; it is not left to look as if it were under way."""
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(LedgerError):
+            if ledger.info()["status"] == "running":
+                ledger.set_run(status="failed")
+        raise
+
+
+async def until_done(work: Awaitable[None], died: "asyncio.Future[None]", ledger: Ledger) -> bool:
+    """Waits for the stages; a service that dies ends the wait, and the run can be resumed."""
+    stages = asyncio.ensure_future(work)
+    try:
+        await asyncio.wait({stages, died}, return_when=asyncio.FIRST_COMPLETED)
+        if failed_with(stages, CallError):
+            # A call to a dead service may fail before its death is known; the death says more.
+            await asyncio.wait({died}, timeout=DEATH_SECONDS)
+        if died.done() and (not stages.done() or failed_with(stages, CallError)):
+            died.result()  # raises ServiceDied
+        await stages
+    except Stopped:
+        ledger.set_run(status="stopped")
+        return False
+    except BaseException:
+        await end(stages)
+        with contextlib.suppress(LedgerError):
+            ledger.set_run(status="failed")
+        raise
+    ledger.set_run(status="finished", finished_at=time.time())
+    return True
+
+
+def failed_with(task: "asyncio.Future[None]", kind: type[BaseException]) -> bool:
+    """True where a task has ended with an error of this kind."""
+    return task.done() and not task.cancelled() and isinstance(task.exception(), kind)
+
+
+async def end(task: "asyncio.Future[None]") -> None:
+    """Cancels a task and waits until it has ended, whatever it ends with."""
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
