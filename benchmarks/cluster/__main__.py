@@ -101,9 +101,9 @@ def act(cluster: Cluster) -> dict[str, Any]:
         "takeover_seconds": round(takeover, 1),
         "seconds_after_the_first_death": round(time.monotonic() - began, 1),
         "epochs": cluster.ledger.info()["epoch"],
-        "rounds": [
+        "rounds": sorted(  # PostgreSQL gives rows in no order
             row["round"] for row in rows["rounds"] if row["stage"] == "ppo" and row["status"] == "committed"
-        ],
+        ),
         "events": len(cluster.api.of("events")),
         "exit_codes": codes,
         "findings": [str(finding) for finding in verdict.findings],
