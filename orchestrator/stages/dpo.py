@@ -54,7 +54,6 @@ class DpoRounds(OnlineRounds):
             except RunError:
                 ask_again(self.run, self.name, number, pairs, outcomes)
                 raise
-            account["kept"] = len(kept)
             self.run.mark(self.name, number, "labelled", {**account, **figures(rollouts)}, self.watch)
             watch, batch = Stopwatch(), trainer_pb2.PreferenceBatch(pairs=kept)
             payload = write_payload(rollouts_path(self.run, self.name, number) / "paired.pb", batch)
@@ -140,7 +139,7 @@ class DpoRounds(OnlineRounds):
 
     def has_no_pair(self, labelled: Phase) -> bool:
         """True when whoever labelled told no response from another: there is nothing to train on."""
-        return bool(labelled.get("kept") == 0)
+        return bool(labelled["pairs"] == sum(labelled["left_out"].values()))
 
     async def end(self, number: int, labelled: Phase) -> None:
         """Ends the stage at a round that teaches nothing, with the weights that it sampled from."""

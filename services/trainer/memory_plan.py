@@ -121,8 +121,9 @@ def footprint(model_dir: Path, *, autocast: bool) -> Footprint:
     `autocast` is for a GPU, where passes run in bf16.
     """
     config = AutoConfig.from_pretrained(model_dir, local_files_only=True)
-    with BUILDING, FakeTensorMode():
-        model = AutoModelForCausalLM.from_config(config).eval()
+    with FakeTensorMode():
+        with BUILDING:
+            model = AutoModelForCausalLM.from_config(config).eval()
         blocks = blocks_of(model)
         with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
             short, long = (_kept_bytes(model, length) for length in LENGTHS)
