@@ -13,8 +13,8 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from services.server import Server
 from services.weights import PublishedVersion
+from tests.health_checks import percentile_99_beside
 from tests.model_services import (
     POLICY,
     asked,
@@ -276,43 +276,15 @@ async def test_a_followed_version_that_is_corrupt_leaves_the_old_one_serving(tmp
 
 async def test_a_health_check_answers_within_a_tenth_of_a_second_while_chunks_run(tmp_path: Path) -> None:
     one, two = publish_tiny(tmp_path, 1, **SLOW), publish_tiny(tmp_path, 2, **SLOW)
+    long = {"prompts": asked([1, 5, 6], samples=64), "sampling": sampling(max_new_tokens=100)}
     async with policy_service(model=one.path) as (policy, server):
-        long: dict[str, Any] = {
-            "prompts": asked([1, 5, 6], samples=64),
-            "sampling": sampling(max_new_tokens=100),
-        }
-        chunks = [asyncio.create_task(policy.generate(**long)) for _ in range(3)]
-        await until(lambda: _is(server.host.work.running == 1))
-        swap = asyncio.create_task(policy.load_weights(header=header("1"), location=location(two)))
-        seconds = await _health_seconds(server, lambda: not all(chunk.done() for chunk in chunks))
-        await asyncio.gather(swap, *chunks)
-    assert len(seconds) > 100
-    assert sorted(seconds)[int(0.99 * len(seconds))] < 0.1
 
+        async def chunks_and_a_swap(number: int) -> None:
+            version = location((two, one)[number % 2])
+            swap = policy.load_weights(header=header(f"swap/{number}"), location=version)
+            await asyncio.gather(policy.generate(**long), swap, policy.generate(**long))
 
-async def _health_seconds(server: Server, going: Callable[[], bool]) -> list[float]:
-    """Times health checks, one at a time, from a process of its own as a probe would be."""
-    probe = (
-        "import sys, time, grpc\n"
-        "from grpc_health.v1 import health_pb2, health_pb2_grpc\n"
-        "stub = health_pb2_grpc.HealthStub(grpc.insecure_channel(sys.argv[1]))\n"
-        "for line in sys.stdin:\n"
-        "    start = time.perf_counter()\n"
-        f"    stub.Check(health_pb2.HealthCheckRequest(service={POLICY!r}))\n"
-        "    print(time.perf_counter() - start, flush=True)\n"
-    )
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", probe, server.address, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    assert process.stdin and process.stdout
-    seconds = []
-    while going():
-        process.stdin.write(b"\n")
-        seconds.append(float(await process.stdout.readline()))
-        await asyncio.sleep(0.005)
-    process.stdin.close()
-    await process.wait()
-    return seconds[1:]  # the first one connects
+        assert await percentile_99_beside(chunks_and_a_swap, server.address, POLICY) < 0.1
 
 
 async def test_a_model_that_answers_nonsense_is_a_clear_error(tmp_path: Path) -> None:

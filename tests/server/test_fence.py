@@ -178,17 +178,22 @@ async def test_whoever_joins_a_stream_sees_the_progress_of_the_one_step(steps: S
 
 
 async def test_a_stream_begins_at_once_beats_on_silence_and_ends_with_the_result():
+    enough = asyncio.Event()
+
     async def work() -> str:
-        await asyncio.sleep(0.25)
+        await enough.wait()
         return "result"
 
     loop = asyncio.get_running_loop()
     began, times, events = loop.time(), [], []
-    async for event in stream_with_progress(work(), ProgressFeed("loading"), heartbeat=0.1):
+    async for event in stream_with_progress(work(), ProgressFeed("loading"), heartbeat=1.0):
         times.append(loop.time() - began)
         events.append(event)
+        if len(events) == 3:
+            enough.set()
     assert events == [ProgressEvent("loading")] * 3 + [Finished("result")]
-    assert times[0] < 0.05 and max(b - a for a, b in zip(times, times[1:], strict=False)) < 0.2
+    at_once, beat, next_beat, ended = times
+    assert at_once < 0.9 <= beat < 1.9 <= next_beat < 2.9 and ended - next_beat < 0.9
 
 
 async def test_a_stream_raises_what_the_work_raises():
