@@ -27,7 +27,7 @@ from orchestrator.metrics_door import MetricsDoor, add_flags, door_of, serving
 from orchestrator.payloads import PayloadError
 from orchestrator.peers import MixedVersions
 from orchestrator.progress import choose_progress
-from orchestrator.recipe import RecipeError
+from orchestrator.recipe import RecipeError, load_recipe
 from orchestrator.replicas import ReplicasMissing
 from orchestrator.report import print_report, write_report
 from orchestrator.run import RunError
@@ -161,7 +161,9 @@ def run_command(options: argparse.Namespace) -> int:
 
 def begin_run(options: argparse.Namespace) -> tuple[Path, Ledger]:
     """The run that the options name, begun or found."""
-    name = options.name if options.name is not None else options.recipe.stem
+    name = options.name
+    if name is None:
+        name = load_recipe(options.recipe, options.overrides).name
     directory = options.runs / checked_name(name)
     begin = same_run if options.or_resume and holds_run(directory) else new_run
     return directory, begin(options.recipe, directory, options.overrides, options.seed, options.ledger)

@@ -35,7 +35,7 @@ from orchestrator.replicas import find_replicas
 from orchestrator.retention import Retainer
 from orchestrator.rounds import run_dpo, run_ppo
 from orchestrator.run import Run, RunError, Stopwatch
-from orchestrator.sources import copy_datasets, data_of, source_path
+from orchestrator.sources import data_of, fetch_datasets, source_path
 from orchestrator.stages.collect import run_collect
 from orchestrator.stages.comparisons import run_comparisons
 from orchestrator.stages.evaluate import run_evaluate
@@ -162,11 +162,11 @@ async def drive_alone(
     with call_context(run=ledger.run):
         try:
             await prepare(recipe, directory, stopping)
+            recipe.require_inputs()
+            await fetch_datasets(recipe, directory, stopping)
         except Stopped:
             ledger.set_run(status="stopped")
             return False
-        recipe.require_inputs()
-        copy_datasets(recipe, directory)
         check_digests(ledger, recipe, directory)
         ledger.set_run(status="running")
         with watched(ledger, recipe, progress, page) as (told, metrics), failing(ledger):

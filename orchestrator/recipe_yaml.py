@@ -5,6 +5,7 @@ as false; a recipe with either trains something else than its author meant.
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,6 +30,10 @@ _Loader.add_implicit_resolver(
     re.compile(r"^(?:[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.inf|\.nan)$"),
     list("-+.0123456789"),
 )
+_NUMBERS: dict[str, Callable[[str], float]] = {
+    _INT: int,
+    _FLOAT: lambda text: float(text.replace(".inf", "inf").replace(".nan", "nan")),
+}
 
 
 @dataclass
@@ -46,15 +51,14 @@ class Document:
 def read_yaml(text: str) -> Document:
     """The document in `text`; never raises on its content."""
     document = Document()
-    loader = _Loader(text)
     try:
-        node = loader.get_single_node()
+        node = yaml.compose(text, _Loader)
         if node is not None:
             document.value = _Builder(document).value(node, (), frozenset())
     except yaml.YAMLError as error:
         document.faults.append(_syntax_fault(error))
-    finally:
-        loader.dispose()
+    except RecursionError:
+        document.faults.append("lists or mappings are nested too deeply")
     return document
 
 
@@ -69,7 +73,7 @@ def read_scalar(text: str) -> Any:
 def _syntax_fault(error: yaml.YAMLError) -> str:
     """`line 4, column 7: mapping values are not allowed here`"""
     mark = getattr(error, "problem_mark", None)
-    problem = getattr(error, "problem", None) or str(error)
+    problem = getattr(error, "problem", None) or " ".join(str(error).split())
     return f"line {mark.line + 1}, column {mark.column + 1}: {problem}" if mark else problem
 
 
@@ -110,10 +114,11 @@ class _Builder:
             return None
         if node.tag == _BOOL:
             return node.value.lower() == "true"
-        if node.tag == _INT:
-            return int(node.value)
-        if node.tag == _FLOAT:
-            return float(node.value.replace(".inf", "inf").replace(".nan", "nan"))
+        if node.tag in (_INT, _FLOAT):
+            try:
+                return _NUMBERS[node.tag](node.value)
+            except ValueError:  # tagged as a number, or of more digits than an int may have
+                return self._fault(node, f"{node.value[:40]!r} is no number")
         if node.tag != "tag:yaml.org,2002:str":
             return self._fault(node, f"tag {node.tag} is not supported")
         return node.value

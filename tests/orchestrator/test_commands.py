@@ -39,6 +39,17 @@ def test_a_wrong_word_is_one_clear_line_and_leaves_nothing(
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_run_without_a_name_has_its_recipes_and_not_its_files(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = tmp_path / "my third try.yaml"
+    recipe.write_text(Path(DEMO).read_text())
+    command = 'prepare.command=["no-such-program"]'
+    assert main(["run", str(recipe), "--set", command, "--runs", str(tmp_path / "runs")]) == 1
+    assert "cannot run no-such-program" in capsys.readouterr().err
+    assert [each.name for each in (tmp_path / "runs").iterdir()] == ["helpdesk-ppo"]
+
+
 def test_runs_that_cannot_be_written_are_one_clear_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
