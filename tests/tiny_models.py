@@ -61,9 +61,12 @@ def tiny_causal(
     heads: int = 4,
     context: int = 64,
     tie: bool = False,
-    init_std: float = 0.3,
+    init_std: float = 0.2,
 ) -> Any:
-    """A random model of 64 tokens; the large initial scale makes its distributions far from uniform."""
+    """A random model of 64 tokens; the large initial scale makes its distributions far from uniform.
+
+    Not larger: at 0.3, log-probs of float32 at temperature 0.5 lie 1.5e-5 from exact ones by themselves.
+    """
     ids: dict[str, Any] = {"pad_token_id": PAD, "bos_token_id": START, "eos_token_id": END}
     common: dict[str, Any] = {
         "vocab_size": len(VOCABULARY),

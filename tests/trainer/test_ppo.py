@@ -211,12 +211,12 @@ async def test_at_the_hard_budget_nothing_trains_now_or_later(tmp_path, start, r
     rollouts = rollouts_of(start, reference, 9)
     async with trainer() as client:
         await client.begin_stage(
-            begin_request(tmp_path, "ppo", {"kl_budget_soft": 0.5, "kl_budget_hard": 1.0})
+            begin_request(tmp_path, "ppo", {"kl_budget_soft": 0.1, "kl_budget_hard": 0.2})
         )
         before = await client.get_state()
         stopped = await client.ppo_step(ppo_request(rollouts))
         assert stopped.kl_budget == pb.KL_BUDGET_STOP and not stopped.trained
-        assert stopped.metrics["kl_reference_k1"] >= 1.0 and "policy_loss" not in stopped.metrics
+        assert stopped.metrics["kl_reference_k1"] >= 0.2 and "policy_loss" not in stopped.metrics
         after = await client.get_state()
         assert (after.step, after.weights_sha256) == (0, before.weights_sha256)
         good = rollouts_of(start, start, 9)
@@ -226,7 +226,7 @@ async def test_at_the_hard_budget_nothing_trains_now_or_later(tmp_path, start, r
         place = await client.checkpoint(header=header("checkpoint"))
         await client.begin_stage(
             begin_request(
-                tmp_path, "ppo", {"kl_budget_soft": 0.5, "kl_budget_hard": 1.0}, header=header("anew")
+                tmp_path, "ppo", {"kl_budget_soft": 0.1, "kl_budget_hard": 0.2}, header=header("anew")
             )
         )
         await client.restore(header=header("restore"), checkpoint=place)
@@ -236,7 +236,7 @@ async def test_at_the_hard_budget_nothing_trains_now_or_later(tmp_path, start, r
 
 
 @pytest.mark.parametrize(
-    ("soft", "hard", "budget"), [(0.5, 0.0, pb.KL_BUDGET_WARN), (900.0, 1000.0, pb.KL_BUDGET_OK), (0, 0, 0)]
+    ("soft", "hard", "budget"), [(0.1, 0.0, pb.KL_BUDGET_WARN), (900.0, 1000.0, pb.KL_BUDGET_OK), (0, 0, 0)]
 )
 async def test_a_soft_budget_warns_and_trains(tmp_path, start, reference, soft, hard, budget):
     result = await one_ppo_step(
