@@ -15,7 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from orchestrator import comparison_commands, judge_commands
 from orchestrator.data import DataError
-from orchestrator.drive import checked_name, drive, new_run, open_run, same_run
+from orchestrator.drive import checked_name, drive, new_run, open_run, resumed_run, same_run
 from orchestrator.evaluation.command import add_evaluate
 from orchestrator.evaluation.question import evaluation
 from orchestrator.evaluation.subjects import EvaluationError
@@ -192,7 +192,7 @@ def stand_for(options: argparse.Namespace) -> int:
 def resume_command(options: argparse.Namespace) -> int:
     """Goes on from the last durable phase."""
     directory = options.runs / checked_name(options.run)
-    return go(directory, open_run(directory, options.ledger), door_of(options))
+    return go(directory, resumed_run(directory, options.ledger), door_of(options))
 
 
 def evaluate_command(options: argparse.Namespace) -> int:

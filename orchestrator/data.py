@@ -9,6 +9,7 @@
 Other shapes are turned into these first (orchestrator/shapes.py); other keys are left where they are.
 """
 
+import codecs
 import gzip
 import hashlib
 import json
@@ -16,7 +17,7 @@ import math
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import IO, Any
 
 from orchestrator.shapes import (
     DETAILS,
@@ -169,24 +170,24 @@ def _explained(faults: list[str], faulty: int, bad_rows: int) -> list[str]:
     return [f"{faulty} rows are faulty, more than bad_rows ({bad_rows}) allows", *faults]
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Lines that are not blank, counted from 1."""
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Lines that are not blank, counted from 1; they end with any of \\n, \\r\\n and \\r."""
+    line = 0
     try:
         with _opened(path) as file:
-            for line, text in enumerate(file, start=1):
-                if text.strip():
-                    yield line, text
-    except UnicodeDecodeError as error:
-        raise DataError(path, [f"is not UTF-8 text: {error.reason} at byte {error.start}"]) from None
+            for block in file:
+                for text in block.rstrip(b"\r\n").split(b"\r"):
+                    line += 1
+                    text = text.removeprefix(codecs.BOM_UTF8) if line == 1 else text
+                    if text.strip():
+                        yield line, text
     except (OSError, EOFError, zlib.error) as error:
         said = getattr(error, "strerror", None) or error
         raise DataError(path, [f"cannot be read: {said}"]) from None
 
 
-def _opened(path: Path) -> TextIO:
-    if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8-sig")
-    return path.open(encoding="utf-8-sig")
+def _opened(path: Path) -> IO[bytes]:
+    return gzip.open(path) if path.suffix == ".gz" else path.open("rb")
 
 
 def _is_encodable(row: Any) -> bool:
@@ -197,9 +198,12 @@ def _is_encodable(row: Any) -> bool:
     return True
 
 
-def _parsed(text: str) -> Row:
+def _parsed(line: bytes) -> Row:
     try:
+        text = line.decode()
         row = json.loads(text)
+    except UnicodeDecodeError as error:
+        raise ShapeFault(f"not UTF-8: {error.reason} at byte {error.start} of the line") from None
     except json.JSONDecodeError as error:
         raise ShapeFault(f"not JSON: {error.msg} at column {error.colno}") from None
     except RecursionError:

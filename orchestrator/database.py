@@ -11,6 +11,7 @@ import importlib.util
 import json
 import logging
 import math
+import threading
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -25,6 +26,7 @@ T = TypeVar("T")
 
 PATIENCE_SECONDS = 60.0
 LONGEST_PAUSE_SECONDS = 2.0
+AT_ONCE = threading.Event()  # set while this process was told to stop now: nobody waits for a database
 SQLITE_LOCK_MILLISECONDS = 30_000
 # Every wait of PostgreSQL is bounded: a half-open connection, a lock whose holder was stopped.
 POSTGRESQL = {
@@ -148,18 +150,25 @@ class Database:
                     with connection.begin():
                         done = work(connection)
             except sa.exc.DBAPIError as error:
-                if not passes(error) or time.monotonic() + pause > deadline:
+                if not passes(error) or AT_ONCE.is_set() or time.monotonic() + pause > deadline:
                     raise
                 if not waiting:
                     told = "the ledger's database does not answer (%s): trying for %.0f s; see that it runs"
                     log.warning(told, str(error.orig).strip(), self.patience)
                 waiting = True
-                time.sleep(pause)
+                _rest(pause)
                 pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
             else:
                 if waiting:
                     log.warning("the ledger's database answers again; nothing was lost")
                 return done
+
+
+def _rest(seconds: float) -> None:
+    """Sleeps, but no longer once the process is told to stop now: its loop may be what waits."""
+    until = time.monotonic() + seconds
+    while not AT_ONCE.is_set() and (left := until - time.monotonic()) > 0:
+        time.sleep(min(left, 0.1))
 
 
 # By SQLSTATE: connections lost, a server going down or coming up, no room for another connection, a failed

@@ -19,7 +19,7 @@ from sqlalchemy.exc import DBAPIError
 
 from orchestrator.access import access_of
 from orchestrator.data import file_sha256
-from orchestrator.ending import failing, is_over, until_done
+from orchestrator.ending import failing, is_over, stop_on_signals, until_done
 from orchestrator.evaluation.stage import run_assess
 from orchestrator.launcher import REPOSITORY, LocalServices
 from orchestrator.leash import CANNOT_RUN
@@ -82,7 +82,9 @@ def new_run(
     """Makes the run's directory and first row; the recipe as resolved is kept beside the ledger."""
     recipe = load_recipe(recipe_path, overrides, seed, directory)
     if holds_run(directory):
-        raise LedgerError(f"{directory} holds a run already: resume it, or choose another name")
+        if open_run(directory).exists():
+            raise LedgerError(f"{directory} holds a run already: resume it, or choose another name")
+        ledger_url = kept_ledger_url(directory, None)
     url = new_ledger_url(directory, ledger_url)
     there_before = directory.exists()
     directory.mkdir(parents=True, exist_ok=True)
@@ -109,6 +111,14 @@ def open_run(directory: Path, ledger_url: str | None = None) -> Ledger:
     return Ledger(open_engine(kept_ledger_url(directory, ledger_url)), directory.name)
 
 
+def resumed_run(directory: Path, ledger_url: str | None = None) -> Ledger:
+    """As open_run; the first row too, where who began the run died before it and the ledger is its own."""
+    ledger = open_run(directory, ledger_url)
+    if ledger_url is None and not ledger.exists() and (directory / "recipe.yaml").exists():
+        return first_row(ledger, load_recipe(directory / "recipe.yaml", run_dir=directory))
+    return ledger
+
+
 def same_run(
     recipe_path: Path, directory: Path, overrides: list[str], seed: int | None, ledger_url: str | None = None
 ) -> Ledger:
@@ -118,7 +128,7 @@ def same_run(
     """
     recipe = load_recipe(recipe_path, overrides, seed, directory)
     ledger = open_run(directory, ledger_url)
-    if not ledger.all_rows()["runs"]:  # who began it died before the first row
+    if not ledger.exists():
         return first_row(ledger, recipe)
     recorded = ledger.info()["recipe_sha256"]
     if recipe.sha256 != recorded:
@@ -342,22 +352,3 @@ def only_one(directory: Path) -> Iterator[None]:
                 f"{directory} is being driven by another orchestrator; stop that one first"
             ) from None
         yield
-
-
-@contextlib.contextmanager
-def stop_on_signals(stopping: asyncio.Event) -> Iterator[None]:
-    """SIGTERM or Ctrl-C once: stop at the next durable point. Twice: stop now; nothing durable is lost."""
-    loop, task = asyncio.get_running_loop(), asyncio.current_task()
-
-    def stop() -> None:
-        if stopping.is_set() and task is not None:
-            task.cancel()
-        stopping.set()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop)
-    try:
-        yield
-    finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(number)

@@ -2,9 +2,13 @@
 
 import asyncio
 import contextlib
+import signal
 import time
 from collections.abc import Awaitable, Iterator
 
+from sqlalchemy.exc import DBAPIError
+
+from orchestrator.database import AT_ONCE
 from orchestrator.ledger import Ledger, LedgerError
 from orchestrator.mending import Stopped
 from orchestrator.recipe import Recipe
@@ -25,7 +29,7 @@ def failing(ledger: Ledger) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        with contextlib.suppress(LedgerError):
+        with contextlib.suppress(LedgerError, DBAPIError):  # what came first says more
             if ledger.info()["status"] == "running":
                 ledger.set_run(status="failed")
         raise
@@ -47,7 +51,7 @@ async def until_done(work: Awaitable[None], died: "asyncio.Future[None]", ledger
         return False
     except BaseException:
         await end(stages)
-        with contextlib.suppress(LedgerError):
+        with contextlib.suppress(LedgerError, DBAPIError):
             ledger.set_run(status="failed")
         raise
     ledger.set_run(status="finished", finished_at=time.time())
@@ -63,3 +67,30 @@ async def end(task: "asyncio.Future[None]") -> None:
     """Cancels a task and waits until it has ended, whatever it ends with."""
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
+
+
+@contextlib.contextmanager
+def stop_on_signals(stopping: asyncio.Event) -> Iterator[None]:
+    """SIGTERM or Ctrl-C once: stop at the next durable point. Twice: stop now; nothing durable is lost."""
+    loop, task, told = asyncio.get_running_loop(), asyncio.current_task(), 0
+
+    def stop() -> None:
+        if stopping.is_set() and task is not None:
+            task.cancel()
+        stopping.set()
+
+    def hear(*_: object) -> None:
+        # Not by the loop's own handlers: the loop itself may be waiting for the database.
+        nonlocal told
+        told += 1
+        if told > 1:
+            AT_ONCE.set()
+        loop.call_soon_threadsafe(stop)
+
+    before = {number: signal.signal(number, hear) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        AT_ONCE.clear()
+        for number, handler in before.items():
+            signal.signal(number, handler)

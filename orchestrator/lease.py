@@ -55,6 +55,11 @@ class LeasedRun:
         except sa.exc.IntegrityError:
             raise LedgerError(f"run {self.run} exists: resume it, or choose another name") from None
 
+    def exists(self) -> bool:
+        """True where the run has its row: whoever began it may have died before."""
+        query = sa.select(runs.c.run).where(runs.c.run == self.run)
+        return self.database.read(lambda connection: connection.execute(query).first()) is not None
+
     def info(self) -> Values:
         """The run's row. LedgerError when there is none."""
         row = self._one(runs.select().where(runs.c.run == self.run))

@@ -106,7 +106,8 @@ class Trial:
         trouble, now = self.cause(error), time.monotonic()
         if trouble is None:
             raise error
-        if self.since is None or now - began > NEW_OUTAGE_SECONDS:
+        worked = now - began > NEW_OUTAGE_SECONDS and not is_late(error)  # a deadline missed is no work
+        if self.since is None or worked:
             self.since, self.pause, self.outages = now, FIRST_PAUSE_SECONDS, self.outages + 1
         self.refusals += trouble in (Trouble.LOST, Trouble.UNCLEAR)
         self.deadlines += is_late(error)

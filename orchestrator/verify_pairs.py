@@ -43,7 +43,7 @@ class PairCount(RoundCount):
     def _recount(self, row: Row, names: list[Name], lengths: list[int]) -> Iterator[Finding]:
         """Each pair of the batch trained or was left out, as far as the ledger's counts tell."""
         trained, labelled = self._output(row, "trained"), self._output(row, "labelled")
-        if not trained:
+        if not trained or not labelled:  # a missing phase is a finding of its own
             return
         self.sampled_lengths += lengths
         kept = labelled["pairs"] - sum(labelled["left_out"].values())

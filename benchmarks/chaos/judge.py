@@ -173,6 +173,7 @@ def shortfalls(report: dict[str, Any], full: bool) -> list[str]:
         for name, rows in same.items()
         if rows and isinstance(rows, list)
     ]
+    found += [f"{same['trained_twice']} rollouts trained twice"] if same["trained_twice"] else []
     found += [f"{len(faults['not_fired'])} faults did not fire"] if faults["not_fired"] else []
     found += [f"{len(calls['beyond_limit_and_grace'])} calls beyond limit + {GRACE_SECONDS:g} s"] * bool(
         calls["beyond_limit_and_grace"]
@@ -182,6 +183,7 @@ def shortfalls(report: dict[str, Any], full: bool) -> list[str]:
     if full:
         found += [f"{kind} fired {n} times" for kind, n in faults["by_kind"].items() if n < LEAST_OF_KIND]
         found += [f"{name} died {n} times" for name, n in faults["deaths"].items() if n < LEAST_DEATHS]
+        found += [] if faults["reorders_that_swapped"] else ["no reorder swapped two calls"]
         found += [f"{faults['fired']} faults in all"] if faults["fired"] < LEAST_FAULTS else []
     return found
 

@@ -19,7 +19,8 @@ from orchestrator.cluster.api import Api, Identity
 from orchestrator.cluster.election import Election, Timing
 from orchestrator.cluster.events import EventProgress, Events
 from orchestrator.cluster.standing import Standing, probed
-from orchestrator.drive import drive_alone, stop_on_signals
+from orchestrator.drive import drive_alone
+from orchestrator.ending import stop_on_signals
 from orchestrator.ledger import Ledger, LostLease
 from orchestrator.mending import Stopped
 from orchestrator.metrics_door import MetricsPage

@@ -136,10 +136,13 @@ def test_or_resume_goes_on_with_the_run_that_is_there_where_its_recipe_is_the_sa
     assert "another recipe" in capsys.readouterr().err
     assert main([*words[:4], *no_prepare, "--runs", str(tmp_path)]) == 1
     assert "resume it, or choose another name" in capsys.readouterr().err
-    with ledger.database.engine.begin() as connection:  # as if its first process had died before the row
-        connection.execute(runs.delete())
-    assert main([*words, *no_prepare]) == 1
-    assert "prepare: cannot run no-such-program" in capsys.readouterr().err and ledger.info()["epoch"] == 1
+    goes_on = ([*words, *no_prepare], [*words[:4], *no_prepare, *words[5:]], ["resume", "a", *words[5:]])
+    for each in goes_on:
+        with ledger.database.engine.begin() as connection:  # as if its first process had died before the row
+            connection.execute(runs.delete())
+        assert main(each) == 1
+        assert "prepare: cannot run no-such-program" in capsys.readouterr().err
+        assert ledger.info()["epoch"] == 1
     moved = ["--set", "services.policy.addresses=[policy-0.policy:50051]"]
     assert main([*words, *no_prepare, *moved]) == 1
     kept = json.loads((tmp_path / "a" / "recipe.yaml").read_text())

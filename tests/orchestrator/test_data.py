@@ -1,5 +1,6 @@
 """JSONL inputs: what is good is read as it stands, what is faulty is named with its line."""
 
+import codecs
 import hashlib
 import json
 from pathlib import Path
@@ -31,7 +32,7 @@ def test_prompts_are_read_as_they_stand_up_to_the_limit(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "fault"),
     [
-        ("{", "line 2: not JSON: Expecting property name enclosed in double quotes at column 1"),
+        ("{", "line 2: not JSON: Expecting property name enclosed in double quotes at column 2"),
         ("[1]", "line 2: must be an object, is list"),
         ({"messages": [USER]}, "line 2: prompt_id: must be text that is not empty, is None"),
         ({"prompt_id": "a", "messages": [USER]}, "line 2: prompt_id: 'a' was given on line 1"),
@@ -81,9 +82,16 @@ def test_a_file_that_is_missing_empty_or_not_text_is_told(tmp_path: Path) -> Non
         read_prompts(tmp_path / "none.jsonl")
     with pytest.raises(DataError, match="holds no rows"):
         read_prompts(jsonl(tmp_path, "", " "))
-    (tmp_path / "bytes").write_bytes(b'{"text": "\xff"}')
-    with pytest.raises(DataError, match="is not UTF-8 text: .* at byte 10"):
-        read_texts(tmp_path / "bytes")
+
+
+def test_a_line_that_is_not_text_is_named_and_counted_like_any_other(tmp_path: Path) -> None:
+    good = b'{"text": "a row of text"}\n'
+    path = tmp_path / "bytes"
+    path.write_bytes(codecs.BOM_UTF8 + good * 5000 + b'{"text": "\xff"}\n\r\n{"text": "x"}\r{"text": "y"}\n')
+    with pytest.raises(DataError, match="line 5001: not UTF-8: .* at byte 10 of the line"):
+        read_texts(path)
+    rows = read_texts(path, bad_rows=1)
+    assert len(rows) == 5002 and rows.left_out[0].startswith("line 5001: not UTF-8")
 
 
 def test_the_digest_of_a_file_is_of_all_its_bytes(tmp_path: Path) -> None:

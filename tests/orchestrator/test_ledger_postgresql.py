@@ -1,6 +1,10 @@
 """A ledger in PostgreSQL: found without its password, written once through restarts, fenced by row locks."""
 
+import asyncio
+import os
+import signal
 import threading
+import time
 from pathlib import Path
 
 import psycopg
@@ -10,6 +14,7 @@ import sqlalchemy as sa
 from orchestrator.__main__ import main
 from orchestrator.database import checked_url, passes, shown
 from orchestrator.drive import new_run, open_run
+from orchestrator.ending import stop_on_signals
 from orchestrator.launcher import REPOSITORY
 from orchestrator.ledger import Ledger, LedgerError, LostLease, open_engine
 from orchestrator.ledger_place import VARIABLE, kept_ledger_url
@@ -154,6 +159,28 @@ def test_a_server_that_stays_away_is_given_up(caplog: pytest.LogCaptureFixture) 
         server.start()
         ledger.database.patience = 60.0
         assert ledger.take_lease() == 1
+
+
+async def test_ctrl_c_twice_stops_now_though_the_loop_itself_waits_for_the_database() -> None:
+    def press() -> None:
+        for _ in range(2):
+            time.sleep(0.5)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with postgresql_server() as server:
+        ledger = Ledger(open_engine(server.new_database("ledger")), "run-a")
+        ledger.create(seed=0, recipe={}, recipe_sha256="r", code_sha256="c")
+        server.stop()
+        began = time.monotonic()
+        with stop_on_signals(asyncio.Event()):
+            threading.Thread(target=press, daemon=True).start()
+            with pytest.raises(sa.exc.OperationalError):
+                ledger.take_lease()
+            assert 0.9 < time.monotonic() - began < 20
+            with pytest.raises(asyncio.CancelledError):
+                await asyncio.sleep(30)
+        server.start()
+        assert ledger.take_lease() == 1, "and the next one to wait does so"
 
 
 def test_no_lease_changes_hands_before_a_write_is_committed(postgresql: Server) -> None:

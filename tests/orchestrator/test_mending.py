@@ -11,7 +11,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from orchestrator.mending import REFUSALS, Mending, Stopped, Trouble, own_trouble, trouble_of
+from orchestrator.mending import REFUSALS, Mending, Stopped, Trial, Trouble, own_trouble, trouble_of
 from orchestrator.peers import MixedVersions, Peers
 from orchestrator.recipe_settings import Supervision
 from tests.wire.scripted_services import ScriptedReward, serve
@@ -96,6 +96,23 @@ async def test_a_stage_is_begun_again_for_the_runs_own_disk_but_not_for_a_servic
     with pytest.raises(CallError):
         await mending().persist("the ledger", work, cause=own_trouble)
     assert work.tries == 2
+
+
+def test_deadlines_missed_one_after_the_other_are_one_outage(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = 0.0
+    monkeypatch.setattr("orchestrator.mending.time.monotonic", lambda: clock)
+
+    def gives_up_after(code: grpc.StatusCode) -> float:
+        nonlocal clock
+        began, trial = clock, Trial(600.0, trouble_of)
+        with pytest.raises(CallError):
+            while True:
+                tried, clock = clock, clock + 300.0
+                trial.failed(failure(code), tried)
+        return clock - began
+
+    assert gives_up_after(LATE) == 1200.0, "the first try, and more for as long as the patience"
+    assert gives_up_after(AWAY) > 3000.0, "it worked for minutes in between: each is a new outage"
 
 
 async def test_those_who_find_one_peer_broken_share_one_mend() -> None:

@@ -1,10 +1,14 @@
 """What `verify` says of a round's pairs: each inconsistency under its name."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from orchestrator.verify_pairs import check_account, check_labels, check_sides
+from orchestrator.payloads import write_payload
+from orchestrator.schema import metadata
+from orchestrator.verify_findings import Rows
+from orchestrator.verify_pairs import PairCount, check_account, check_labels, check_sides
 from trueline.v1 import trainer_pb2, types_pb2
 
 Pairs = list[trainer_pb2.PreferencePair]
@@ -85,3 +89,19 @@ def test_each_inconsistency_is_found(plant: Callable[[Pairs], None], kinds: list
     pairs = batch()
     plant(pairs)
     assert findings(pairs) == kinds
+
+
+@pytest.mark.parametrize("gone", ["paired", "labelled", "trained"])
+def test_a_phase_that_is_gone_is_left_to_its_own_finding(tmp_path: Path, gone: str) -> None:
+    paired = write_payload(tmp_path / "paired.pb", trainer_pb2.PreferenceBatch(pairs=batch()))
+    outputs = {
+        "paired": paired.as_row(),
+        "labelled": LABELLED,
+        "trained": {**TRAINED, "excluded": {}, "metrics": {"rows": 1.0}, "batch_sha256": paired.sha256},
+    }
+    common = {"stage": "dpo", "round": 1, "sequence": 1, "finished_at": 1.0}
+    phases = [{**common, "phase": name, "output": output} for name, output in outputs.items() if name != gone]
+    count = object.__new__(PairCount)
+    count.rows = Rows({name: [] for name in metadata.tables} | {"runs": [{}], "phases": phases})
+    count.stage, count.sampled_lengths, count.trained_lengths = "dpo", [], []
+    list(count._check_trained({"round": 1}, SAMPLED))
