@@ -1,5 +1,6 @@
 """A training stage's side of the conversation with the trainer, crash and replay included."""
 
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -100,7 +101,17 @@ class TrainingStage:
             self.run.ledger.commit_round(self.name, number, metrics, watch.seconds)
             self.run.retainer.apply(self.name)
             self.run.progress.step_done(self.name, number, steps, metrics)
+        self._require_rows()
         return metrics
+
+    def _require_rows(self) -> None:
+        """RunError where no row of any step trained: a model as it began is no result."""
+        outputs = self.run.ledger.all_phases(self.name, "trained").values()
+        if outputs and not any(output["metrics"].get("rows", 1) for output in outputs):
+            causes: Counter[str] = Counter()
+            for output in outputs:
+                causes.update(output["excluded"])
+            raise RunError(f"stages.{self.name}: no row can train; left out: {dict(causes)}")
 
     def published(self, number: int) -> dict[str, Any] | None:
         """The ledger's row of version `number`, or None: once it is there the trainer is not needed."""

@@ -66,7 +66,7 @@ class Ranks:
         """
         mine = [(part, True) for part in parts[self.rank :: self.size]]
         rounds = -(-len(parts) // self.size)
-        return mine + [(parts[0], False)] * (rounds - len(mine))
+        return mine + [(part, False) for part in parts[:1]] * (rounds - len(mine))
 
     def summed(self, tensor: Tensor) -> Tensor:
         """The sum over all ranks, the same bits on each. Where one rank alone is not 0 it is that one's."""

@@ -78,7 +78,9 @@ class Measured:
             setattr(self, field_name, getattr(self, field_name) + value)
 
     def numbers(self) -> dict[str, float | None]:
-        """Means by the names of trueline.metrics.STEP_NUMBERS."""
+        """Means by the names of trueline.metrics.STEP_NUMBERS; of no group the counts alone."""
+        if not self.groups:
+            return {"rows": 0, "comparisons": 0}
         rewards_N = torch.tensor(self.rewards, dtype=torch.float64)
         return {
             "rows": self.groups,
@@ -130,11 +132,11 @@ class RewardModelStage(Stage):
         self.normalisation = Normalisation(**given) if given else None
 
     def step(self, batch: Sequence[Group], step: int, progress: ProgressFeed) -> StepOutcome:
-        """One pass over the groups in an order drawn from seed and step."""
+        """One pass over the groups in an order drawn from seed and step; none where no group can be used."""
         self.compute.use_all_threads()
         groups, excluded = self._encode(batch, progress)
         self.normalisation = None  # it was fitted on the weights before
-        sums, norms = Measured(), []
+        sums, norms, rate = Measured(), [], None
         plan = cut(shuffled(len(groups), self.plan.seed, "reward", step), self.settings.minibatch_size)
         for number, chosen in enumerate(plan):
             progress.report("training", number, len(plan))
@@ -272,6 +274,8 @@ class RewardModelStage(Stage):
         self, batch: Sequence[Group], progress: ProgressFeed
     ) -> tuple[list[EncodedGroup], list[Excluded]]:
         progress.report("reading the batch", 0, len(batch))
+        if not batch:
+            raise FieldError("batch.groups", 0, "must hold at least one group")
         groups, excluded = [], []
         for index, group in enumerate(batch):
             try:
@@ -280,9 +284,6 @@ class RewardModelStage(Stage):
                 excluded.append(Excluded(index, "template_failed", str(error)))
             except TooLong as error:
                 excluded.append(Excluded(index, "too_long", str(error)))
-        if not groups:
-            why = excluded[0].message if excluded else "it holds none"
-            raise FieldError("batch.groups", len(batch), f"no group can be used: {why}")
         return groups, excluded
 
     def _group(self, group: Group) -> EncodedGroup:

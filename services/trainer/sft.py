@@ -59,12 +59,15 @@ class SftStage(Stage):
         return self.loaded.model
 
     def step(self, batch: Sequence[Demonstration], step: int, progress: ProgressFeed) -> StepOutcome:
-        """One pass over the batch in an order drawn from seed and step."""
+        """One pass over the batch in an order drawn from seed and step; none where no row of it can train."""
         self.compute.use_all_threads()
         progress.report("reading the batch", 0, len(batch))
+        if not batch:
+            raise FieldError("batch.rows", 0, "must hold at least one row")
         rows, excluded = self.encode(batch)
         if not rows:
-            raise FieldError("batch.rows", len(batch), f"no row can train: {_said(excluded)}")
+            nothing = {"rows": 0, "excluded": len(excluded), "tokens": 0, "loss_tokens": 0, "updates": 0}
+            return StepOutcome(True, measured(nothing), excluded)
         losses, norms = 0.0, []
         plan = cut(shuffled(len(rows), self.plan.seed, "sft", step), self.settings.minibatch_size)
         for number, chosen in enumerate(plan):
@@ -158,7 +161,3 @@ def render_demonstration(
         return ids, said if loss_on == "assistant" else [True] * len(ids)
     except TemplateError as error:
         raise RowError("template_failed", str(error)) from None
-
-
-def _said(excluded: list[Excluded]) -> str:
-    return f"row {excluded[0].row}: {excluded[0].message}" if excluded else "it holds none"

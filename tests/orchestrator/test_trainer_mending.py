@@ -18,7 +18,7 @@ from orchestrator.peers import Peers
 from orchestrator.progress import PlainProgress
 from orchestrator.recipe import load_recipe
 from orchestrator.recipe_settings import Supervision
-from orchestrator.run import Run
+from orchestrator.run import Run, RunError
 from orchestrator.training import TrainingStage
 from services.errors import FieldError, PreconditionError
 from services.status import rich_status, status_of
@@ -33,6 +33,7 @@ class Trainer(trainer_pb2_grpc.TrainerServiceServicer):
         self.log, self.stage, self.run_id, self.done = log, "", "", list[str]()
         self.checkpoints: dict[str, list[str]] = {}
         self.breaks_after = 10**9
+        self.metrics: dict[str, float] = {}
         self.broken = asyncio.Event()
 
     @property
@@ -59,6 +60,8 @@ class Trainer(trainer_pb2_grpc.TrainerServiceServicer):
             await asyncio.sleep(60)
         self.done.append(request.header.request_id)
         result = trainer_pb2.StepResult(step=len(self.done), trained=True, weights_sha256=self.weights)
+        result.metrics.update(self.metrics)
+        result.excluded.extend(trainer_pb2.ExcludedRow(reason="too_long") for _ in self.metrics)
         yield trainer_pb2.SftStepResponse(result=result)
 
     async def Publish(self, request: Any, context: Any) -> AsyncIterator[Any]:
@@ -191,6 +194,13 @@ async def test_a_replay_that_gives_other_weights_ends_the_run(tmp_path: Path) ->
         run.ledger.finish_phase("sft", 2, "trained", {**row, "weights_sha256": "0" * 64})
         with pytest.raises(Exception, match="replaying sft 2 gave weights"):
             await stage.publish(2)
+
+
+async def test_a_stage_of_which_no_row_can_train_ends_the_run_and_says_why(tmp_path: Path) -> None:
+    async with served([]) as (port, trainer), a_run(tmp_path, port) as run:
+        trainer.metrics = {"rows": 0.0}
+        with pytest.raises(RunError, match=r"stages\.sft: no row can train; left out: {'too_long': 2}"):
+            await stage_of(run).train_all(2)
 
 
 @pytest.mark.parametrize(("damaged", "restored"), [([4], [4, 2]), ([4, 2], [4, 2])])

@@ -131,6 +131,21 @@ async def test_a_group_that_is_too_long_is_left_out_and_changes_nothing(tmp_path
     assert mixed.weights_sha256 == alone.weights_sha256
 
 
+async def test_of_groups_that_are_all_too_long_nothing_trains_and_only_counts_are_measured(tmp_path):
+    long = pb.ComparisonGroup(text="w1 " * 70, responses=["w1", "w2"], preferences=[pb.Preference(second=1)])
+    async with trainer() as client:
+        await client.begin_stage(begin_request(tmp_path, "reward_model"))
+        before = await client.get_state()
+        measured = reward_request([long])
+        measured.evaluate_only = True
+        for request in (measured, reward_request([long])):
+            result = await client.reward_model_step(request)
+            assert result.weights_sha256 == before.weights_sha256 and len(result.excluded) == 1
+            assert (result.metrics["rows"], result.metrics["comparisons"]) == (0, 0)
+            assert "loss" not in result.metrics and "reward_mean" not in result.metrics
+        assert result.trained and result.step == 1 and result.metrics["updates"] == 0
+
+
 def spoil(**fields):
     def change(group):
         for name, value in fields.items():

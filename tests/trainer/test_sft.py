@@ -123,14 +123,26 @@ async def test_rows_that_cannot_train_are_left_out_with_a_reason_and_change_noth
     assert mixed.weights_sha256 == alone.weights_sha256
 
 
-async def test_a_batch_without_a_usable_row_is_the_callers_mistake(tmp_path):
+async def test_a_batch_without_a_usable_row_is_a_step_that_changes_nothing(tmp_path):
     async with trainer() as client:
         await client.begin_stage(begin_request(tmp_path, "sft"))
-        for rows in ([], [pb.SftRow(text="")]):
-            with pytest.raises(CallError) as caught:
-                await client.sft_step(sft_request(rows))
-            assert caught.value.code.name == "INVALID_ARGUMENT"
-            assert caught.value.field_violations[0][0] == "batch.rows"
+        first = await client.sft_step(sft_request(sft_rows(5)))
+        nothing = await client.sft_step(sft_request([pb.SftRow(text=" ".join(["w1"] * 70))], 1))
+        assert (nothing.step, nothing.trained, nothing.weights_sha256) == (2, True, first.weights_sha256)
+        assert [(row.row, row.reason) for row in nothing.excluded] == [(0, "too_long")]
+        assert (nothing.metrics["rows"], nothing.metrics["updates"]) == (0, 0)
+        assert "loss" not in nothing.metrics
+        third = await client.sft_step(sft_request(sft_rows(5), 2))
+        assert third.weights_sha256 != first.weights_sha256
+
+
+async def test_a_batch_without_a_row_is_the_callers_mistake(tmp_path):
+    async with trainer() as client:
+        await client.begin_stage(begin_request(tmp_path, "sft"))
+        with pytest.raises(CallError) as caught:
+            await client.sft_step(sft_request([]))
+    assert caught.value.code.name == "INVALID_ARGUMENT"
+    assert caught.value.field_violations[0][0] == "batch.rows"
 
 
 async def test_a_batch_in_a_file_trains_as_one_in_the_message(tmp_path):
