@@ -136,7 +136,7 @@ async def test_of_groups_that_are_all_too_long_nothing_trains_and_only_counts_ar
     async with trainer() as client:
         await client.begin_stage(begin_request(tmp_path, "reward_model"))
         before = await client.get_state()
-        measured = reward_request([long])
+        measured = reward_request([long], name="measured")
         measured.evaluate_only = True
         for request in (measured, reward_request([long])):
             result = await client.reward_model_step(request)
