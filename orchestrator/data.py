@@ -17,7 +17,7 @@ import math
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, BinaryIO
 
 from orchestrator.shapes import (
     DETAILS,
@@ -186,7 +186,7 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
         raise DataError(path, [f"cannot be read: {said}"]) from None
 
 
-def _opened(path: Path) -> IO[bytes]:
+def _opened(path: Path) -> BinaryIO | gzip.GzipFile:
     return gzip.open(path) if path.suffix == ".gz" else path.open("rb")
 
 

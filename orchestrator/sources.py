@@ -124,8 +124,9 @@ async def fetch_datasets(recipe: Recipe, run_directory: Path, stopping: asyncio.
 
     threading.Thread(target=copy, name="datasets", daemon=True).start()
     stopped = asyncio.ensure_future(stopping.wait())
+    waiting: set[asyncio.Future[Any]] = {done, stopped}
     try:
-        await asyncio.wait({done, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         if not done.done():
             raise Stopped("stopped while a data set was copied")
         done.result()
