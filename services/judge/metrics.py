@@ -37,6 +37,12 @@ class JudgeMetrics:
         self._info = judge("constitution_info")
         for reason in Reason:  # exported as 0 before the first, so that a rate can be taken
             self._abstentions.labels("compare", reason.value)
+        for verdict in ("first", "second", "abstained"):
+            self._verdicts.labels(verdict)
+        for slot in ("first", "second"):
+            self._slots.labels(slot)
+        for outcome in ("changed", "unchanged", "refused"):
+            self._reloads.labels(outcome)
 
     def compared(self, outcomes: Sequence[Outcome]) -> None:
         """Counts a batch of verdicts."""

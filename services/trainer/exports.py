@@ -29,6 +29,8 @@ class TrainerExports:
         self._publish_seconds = exported("trueline_weights_publish_seconds", registry)
         self._published_bytes = exported("trueline_weights_published_bytes_total", registry)
         self._checkpoint_seconds = exported("trueline_checkpoint_seconds", registry)
+        for method in STEPS:  # exported as 0 before the first: the increase of a series born at 1 is 0
+            self._steps.labels(method, "failed")
 
     def done(self, method: str, result: Any, seconds: float) -> None:
         """A command has ended well."""

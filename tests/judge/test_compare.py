@@ -58,6 +58,21 @@ async def test_a_judge_that_always_prefers_the_first_slot_yields_no_preference_o
     assert len(served.bodies) == 400
 
 
+@pytest.mark.parametrize(
+    ("name", "label", "words"),
+    [
+        ("trueline_judge_verdicts_total", "verdict", ("first", "second", "abstained")),
+        ("trueline_judge_slot_choices_total", "slot", ("first", "second")),
+        ("trueline_judge_constitution_reloads_total", "outcome", ("changed", "unchanged", "refused")),
+    ],
+)
+async def test_what_a_rate_is_taken_of_is_exported_as_0_before_the_first(tmp_path, name, label, words):
+    with endpoint(first_slot) as served:
+        async with judge_service(write_constitution(tmp_path), served) as (_, server):
+            shown = server.host.registry.get_sample_value
+            assert [shown(name, {label: word}) for word in words] == [0.0] * len(words)
+
+
 async def test_a_soft_label_is_the_hand_computed_average_of_both_orders(tmp_path):
     """Known answer E1 over the wire, with log-probs that leave out a third of the mass."""
 

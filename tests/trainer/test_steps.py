@@ -201,6 +201,16 @@ async def test_a_step_that_comes_to_no_number_is_undone_bit_for_bit(tmp_path, ra
         assert client.servicer.trainer._stage.weights_sha256() == before.weights_sha256
 
 
+@pytest.mark.parametrize("method", ["SftStep", "RewardModelStep", "PpoStep", "PreferenceStep"])
+async def test_failures_are_exported_as_0_before_the_first(method):
+    async with trainer() as client:
+        shown = client.server.host.registry.get_sample_value
+        labels = {"method": method, "outcome": "failed"}
+        assert shown("trueline_trainer_steps_total", labels) == 0.0, "the increase of a series born at 1 is 0"
+        client.servicer.exports.failed(method)
+        assert shown("trueline_trainer_steps_total", labels) == 1.0
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 async def test_a_step_that_fails_half_way_can_be_repeated_to_the_same_bits(tmp_path, monkeypatch, threads):
     start = write_tiny_model(tmp_path / "start", "llama", seed=1)
