@@ -51,10 +51,14 @@ class StageHistory:
     measured: list[Measured] = field(default_factory=list)
     newest: Samples = field(default_factory=list)
 
-    def add(self, stage: str, row: Round, excluded: Mapping[str, int]) -> None:
-        """Counts a round that is over."""
-        self.statuses[row.status] += 1
-        self.rounds = row.number
+    def add(
+        self, stage: str, row: Round, excluded: Mapping[str, int], ended: Mapping[str, Any] | None = None
+    ) -> None:
+        """Counts a round that is over; `ended` is its phase `rolled_back`, where the stage ended at it."""
+        if row.seconds is not None:
+            self.statuses["committed"] += 1  # and stays, where it is rolled back later: no counter falls
+        if row.status == "rolled_back":
+            self.statuses["rolled_back"] += 1
         for cause, count in excluded.items():
             known = cause in self.excluded or len(self.excluded) < CAUSES
             self.excluded[cause if known else "other"] += count
@@ -63,8 +67,17 @@ class StageHistory:
         found = measured(row.number, row.metrics)
         if found is not None:
             self.measured.append(found)
-        new = round_samples(stage, row, sum(excluded.values()))
-        self.newest = [*_kept(self.newest, {name for name, _, _ in new}), *new]
+        if row.status == "committed":
+            self.rounds = row.number
+            new = round_samples(stage, row, sum(excluded.values()))
+            self.newest = [*_kept(self.newest, {name for name, _, _ in new}), *new]
+        elif ended is not None and ended["kl"] is not None:
+            self._ended_at(stage, ended["kl"])
+
+    def _ended_at(self, stage: str, kl: float) -> None:
+        """The KL that ended the stage stands in place of the newest round's; k1 alone is known of it."""
+        others = [each for each in self.newest if each[0] != "trueline_kl_reference_nats"]
+        self.newest = [*others, ("trueline_kl_reference_nats", (stage, "k1"), float(kl))]
 
     def samples(self, stage: str) -> Samples:
         """All that is told of the stage."""
@@ -173,9 +186,10 @@ class RunMetrics(Collector):
     def _read(self, stage: str) -> None:
         history = StageHistory()
         trained = self._ledger.all_phases(stage, "trained")
+        ended = self._ledger.all_phases(stage, "rolled_back")
         for row in self._ledger.all_rounds(stage):
             if row.status != "open":
-                history.add(stage, row, self._excluded(trained.get(row.number)))
+                history.add(stage, row, self._excluded(trained.get(row.number)), ended.get(row.number))
         self._histories[stage] = history
         self._judge(stage, max(1, history.rounds))  # a stage without rounds labels in its first
         self._show(stage)

@@ -96,6 +96,32 @@ def test_a_round_shows_as_soon_as_it_is_told_and_a_number_that_is_none_never(tmp
     }
 
 
+def test_a_stage_that_the_budget_ended_shows_the_kl_that_ended_it(tmp_path: Path) -> None:
+    writer = RunWriter(tmp_path)
+    writer.supervised()
+    ledger = writer.ledger
+    ledger.begin_stage("ppo", "ppo", 2)
+    metrics = RunMetrics(ledger, writer.recipe)
+    for number, kl in enumerate((1.0, 3.0, 6.0), start=1):
+        ledger.begin_round("ppo", number, 4)
+        numbers = {"kl_reference_k1": kl, "kl_reference_k3": kl, "loss": number / 10}
+        ledger.commit_round("ppo", number, numbers, 1.0)
+        metrics.round_done("ppo", number)
+    before = found(metrics)
+    ledger.begin_round("ppo", 4, 4)
+    ledger.finish_phase("ppo", 4, "rolled_back", {"good": 2, "number": 4, "kl": 12.0})
+    ledger.roll_back_rounds("ppo", after=2)
+    ledger.finish_stage("ppo", {"rounds": 4})
+    metrics.stage_finished("ppo")
+    shown = found(metrics)
+    assert shown["trueline_kl_reference_nats"] == {("run", "ppo", "k1"): 12.0}, "no k3 of another batch beside"
+    assert shown["trueline_round"][("run", "ppo")] == 2.0 and shown["trueline_loss"] == {("run", "ppo"): 0.2}
+    counts = "trueline_rounds_total"
+    assert all(shown[counts][labels] >= count for labels, count in before[counts].items()), "no counter falls"
+    assert shown[counts][("run", "ppo", "rolled_back")] == 2.0
+    assert shown == found(RunMetrics(ledger, writer.recipe)), "after a resume too"
+
+
 def test_causes_of_exclusion_cannot_grow_without_bound(writer: RunWriter) -> None:
     from orchestrator.metrics import StageHistory
 
