@@ -80,13 +80,17 @@ def configuration(targets: str, interval: str) -> str:
 def prometheus(
     directory: Path, targets: str, interval: str = "2s", address: str | None = None
 ) -> Iterator[Prometheus]:
-    """A server that keeps its data in `directory`; NoPrometheus where there is none. Gone with the block."""
+    """A server that keeps its data in `directory`; NoPrometheus where there is none or its address is taken.
+
+    Gone with the block.
+    """
     program = shutil.which("prometheus")
     if program is None:
         raise NoPrometheus(MISSING)
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "prometheus.yml").write_text(configuration(targets, interval), encoding="utf-8")
     address = address or f"127.0.0.1:{free_port()}"
+    refuse_taken(address)
     command = [program, f"--config.file={directory / 'prometheus.yml'}", f"--web.listen-address={address}"]
     command += [f"--storage.tsdb.path={directory / 'data'}", "--log.level=warn"]
     with (directory / "prometheus.log").open("ab") as log:
@@ -97,6 +101,8 @@ def prometheus(
             if process.poll() is not None or time.monotonic() > until:
                 raise NoPrometheus(f"prometheus does not start; its log is {directory / 'prometheus.log'}")
             time.sleep(0.1)
+        if process.poll() is not None:  # whoever answers came to the address first
+            raise NoPrometheus(f"prometheus does not start; its log is {directory / 'prometheus.log'}")
         yield server
     finally:
         process.terminate()
@@ -104,6 +110,19 @@ def prometheus(
             process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
             process.kill()
+
+
+def refuse_taken(address: str) -> None:
+    """NoPrometheus where HOST:PORT is taken: who listens there would answer in place of ours."""
+    host, _, port = address.rpartition(":")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        socket.create_server((host.strip("[]"), int(port)), family=family).close()
+    except (OSError, OverflowError, ValueError) as error:
+        raise NoPrometheus(
+            f"cannot listen on {address}: {error}; give another --address, or stop the system's own "
+            "Prometheus, which Debian's package starts on port 9090 (systemctl stop prometheus)"
+        ) from None
 
 
 def free_port() -> int:

@@ -114,7 +114,9 @@ def test_a_stage_that_the_budget_ended_shows_the_kl_that_ended_it(tmp_path: Path
     ledger.finish_stage("ppo", {"rounds": 4})
     metrics.stage_finished("ppo")
     shown = found(metrics)
-    assert shown["trueline_kl_reference_nats"] == {("run", "ppo", "k1"): 12.0}, "no k3 of another batch beside"
+    assert shown["trueline_kl_reference_nats"] == {("run", "ppo", "k1"): 12.0}, (
+        "no k3 of another batch beside"
+    )
     assert shown["trueline_round"][("run", "ppo")] == 2.0 and shown["trueline_loss"] == {("run", "ppo"): 0.2}
     counts = "trueline_rounds_total"
     assert all(shown[counts][labels] >= count for labels, count in before[counts].items()), "no counter falls"
