@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import stat
 import sys
 from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
@@ -95,12 +96,35 @@ def _remove(options: argparse.Namespace) -> int:
 
 
 def _write(file: Path, text: str) -> None:
-    """Whole or not at all, and for its owner's eyes: servers read it at any moment."""
+    """Whole or not at all: servers read it at any moment. A new file is for its owner's eyes.
+
+    A file that was there keeps its mode and owner, or a server under another user could not read what it
+    has to refuse from now on; ValueError, with nothing changed, where they cannot be kept.
+    """
+    file = file.resolve()  # a link stays a link
     beside = file.with_name(f"{file.name}.{os.getpid()}.tmp")
     beside.touch(mode=0o600)
-    beside.write_text(text, encoding="utf-8")
-    fsync(beside)
-    beside.replace(file)
+    try:
+        beside.write_text(text, encoding="utf-8")
+        if file.exists():
+            _take_after(file, beside)
+        fsync(beside)
+        beside.replace(file)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+
+
+def _take_after(file: Path, beside: Path) -> None:
+    before = file.stat()
+    try:
+        os.chown(beside, before.st_uid, before.st_gid)
+        beside.chmod(stat.S_IMODE(before.st_mode))
+    except OSError as error:
+        owner = f"{before.st_uid}:{before.st_gid}"
+        raise ValueError(
+            f"{file} is unchanged: owner {owner} cannot be kept ({error}); run this as that user or root"
+        ) from None
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """The file of tokens, the command that writes it, and what a server makes of it while it runs."""
 
 import logging
+import os
+import stat
 
 import pytest
 
@@ -43,6 +45,39 @@ def test_a_token_is_added_to_a_file_listed_and_removed(tmp_path, capsys):
     assert main(["remove", "--name", "a", str(file)]) == 0
     with pytest.raises(Refused, match="not known"):
         held.check(f"Bearer {secret}", "read")
+
+
+@pytest.mark.parametrize("words", [["new", "--scopes", "read", "--forever", "--file"], ["remove"]])
+def test_a_file_that_changes_keeps_its_mode_its_owner_and_the_link_to_it(tmp_path, words):
+    file, link = tmp_path / "tokens", tmp_path / "link"
+    _, known = new_token("a", ["read"], None)
+    file.write_text(known.line + "\n")
+    file.chmod(0o640)
+    owner = (os.getuid(), os.getgid())
+    if os.getuid() == 0:
+        owner = (12345, 12346)
+        os.chown(file, *owner)
+    link.symlink_to(file)
+    name = "b" if words[0] == "new" else "a"
+    assert main([words[0], "--name", name, *words[1:], str(link)]) == 0
+    assert [token.name for token in read_tokens(file)] == (["a", "b"] if name == "b" else [])
+    assert stat.S_IMODE(file.stat().st_mode) == 0o640
+    assert (file.stat().st_uid, file.stat().st_gid) == owner
+    assert link.is_symlink() and sorted(tmp_path.iterdir()) == [link, file]
+
+
+def test_a_file_whose_owner_cannot_be_kept_stays_as_it_was(tmp_path, monkeypatch, capsys):
+    file = tmp_path / "tokens"
+    _, known = new_token("a", ["read"], None)
+    file.write_text(known.line + "\n")
+
+    def refused(*words: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "chown", refused)
+    assert main(["remove", "--name", "a", str(file)]) == 2
+    assert "unchanged" in capsys.readouterr().err and list(tmp_path.iterdir()) == [file]
+    assert [token.name for token in read_tokens(file)] == ["a"]
 
 
 @pytest.mark.parametrize(
