@@ -167,7 +167,7 @@ class Cluster:
 def make_secrets(directory: Path) -> dict[str, Path]:
     """What docs/deploy.md has a person make: certificates, a token, a password; by Secret, a directory."""
     root = authority(directory / "certificates")
-    names = {service: f"DNS:{service}" for service in (*SERVICES, "judge")}
+    names = {service: f"DNS:{service}" for service in (*SERVICES, "judge", "orchestrator")}
     names["trainer"] += ",DNS:trainer-0.trainer"  # called by its pod; gRPC takes no wildcard this short
     made = {}
     for service, san in names.items():

@@ -17,7 +17,7 @@ from tests.k8s.manifests import (
 
 Faults = Iterator[str]
 
-TLS_FLAGS, OPEN = ("--tls-certificate", "--tls-key", "--tokens"), "--insecure-network"
+TLS_FLAGS, OPEN = ("tls-certificate", "tls-key", "tokens"), "insecure-network"
 CLUSTER_WIDE = ("ClusterRole", "ClusterRoleBinding")
 DOCS = (ROOT / "docs" / "deploy.md").read_text(encoding="utf-8")
 
@@ -81,19 +81,26 @@ def secrets(objects: list[Object]) -> Faults:
 def encrypted(objects: list[Object]) -> Faults:
     """TLS and tokens for all or for nobody; who calls has the root and a token where they are asked for."""
     serving = [
-        (place, container) for place, _, container in all_containers(objects) if flag(container, "--address")
+        (place, container, prefix)
+        for place, _, container in all_containers(objects)
+        if (prefix := door_of(container))
     ]
-    secured = any(flag(container, "--tls-certificate") for _, container in serving)
-    for place, container in serving:
-        lacking = [name for name in TLS_FLAGS if not flag(container, name)]
-        if secured and (lacking or OPEN in container["args"]):
-            yield f"{place} is open beside others that are not: {', '.join(lacking) or OPEN}"
-        if not flag(container, "--artifact-root"):
+    secured = any(flag(container, f"{prefix}tls-certificate") for _, container, prefix in serving)
+    for place, container, prefix in serving:
+        lacking = [prefix + name for name in TLS_FLAGS if not flag(container, prefix + name)]
+        if secured and (lacking or prefix + OPEN in container["args"]):
+            yield f"{place} is open beside others that are not: {', '.join(lacking) or prefix + OPEN}"
+        if prefix == "--" and not flag(container, "--artifact-root"):
             yield f"{place} lets callers name any path"
     for each in orchestrators(objects):
         (container,) = pod_spec(each)["containers"]
         if secured and not {"TRUELINE_CA", "TRUELINE_TOKEN_FILE"} <= set(environment(container)):
             yield f"{named(each)} has no root or no token to call with"
+
+
+def door_of(container: Object) -> str | None:
+    """How the flags of its door begin: a service's own keep its metrics too; None where nothing is served."""
+    return next((prefix for prefix in ("--", "--metrics-") if flag(container, f"{prefix}address")), None)
 
 
 def secrets_of(workload: Object, container: Object) -> Iterator[str]:

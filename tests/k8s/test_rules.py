@@ -312,6 +312,11 @@ FAULTS: list[tuple[Callable, Callable[[Planted], object], str]] = [
     (
         rules_access.encrypted,
         lambda p: p.container(POLICY)["args"].append("--tls-certificate=/tls/tls.crt"),
+        "Deployment/orchestrator orchestrator is open beside others that are not: --metrics-tls-certificate",
+    ),
+    (
+        rules_access.encrypted,
+        lambda p: p.container(POLICY)["args"].append("--tls-certificate=/tls/tls.crt"),
         "no root or no token",
     ),
     (
