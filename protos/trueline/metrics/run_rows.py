@@ -26,7 +26,7 @@ PROGRESS = (
     of_run(
         "trueline_last_progress_timestamp_seconds",
         "seconds",
-        "When the run last made something durable, in Unix time.",
+        "When a service last answered the run with work, in Unix time; before that, when it was started.",
     ),
     of_run("trueline_round_seconds", "seconds", "Seconds of the newest round.", "stage"),
     of_run("trueline_round_seconds_median", "seconds", "Median seconds of the last 20 rounds.", "stage"),
