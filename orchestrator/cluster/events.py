@@ -22,7 +22,7 @@ from orchestrator.progress import Progress, duration, shown_metrics
 log = logging.getLogger(__name__)
 
 CONTROLLER = "trueline.dev/orchestrator"
-NOTE_LIMIT = 1024  # characters that an Event may hold
+NOTE_LIMIT = 1024  # bytes of UTF-8 that an Event may hold
 STEP_SECONDS = (
     60.0  # between two Events about steps; an Event lives for an hour, and there may be many rounds
 )
@@ -53,7 +53,7 @@ class Events:
             "reportingInstance": self.pod.name,
             "action": "Driving",
             "reason": reason,
-            "note": note if len(note) <= NOTE_LIMIT else note[: NOTE_LIMIT - 3] + "...",
+            "note": shortened(note),
             "type": "Warning" if warning else "Normal",
             "regarding": {**regarding, **({"uid": self.pod.uid} if self.pod.uid else {})},
         }
@@ -72,6 +72,14 @@ class Events:
                 self.api.create_event(event)
             except FAILURES as error:
                 log.warning("an Event (%s) was not recorded: %s", event["reason"], told(error))
+
+
+def shortened(note: str) -> str:
+    """What of a note an Event can hold; a longer one is cut at the edge of a character."""
+    data = note.encode(errors="replace")  # half a surrogate pair has no bytes
+    if len(data) <= NOTE_LIMIT:
+        return data.decode()
+    return data[: NOTE_LIMIT - 3].decode(errors="ignore") + "..."
 
 
 class EventProgress:

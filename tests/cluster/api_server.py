@@ -305,6 +305,7 @@ def handler(api: ApiServer) -> type[BaseHTTPRequestHandler]:
                 self.answer(200, api.read(resource, name))
             else:
                 check_times(body)
+                check_note(body)
                 done = api.create(resource, body) if verb == "create" else api.replace(resource, name, body)
                 self.answer(201 if verb == "create" else 200, done)
 
@@ -342,6 +343,12 @@ def check_times(item: Object) -> None:
     times = [item.get("spec", {}).get(key) for key in ("renewTime", "acquireTime")] + [item.get("eventTime")]
     if any(each is not None and not MICRO_TIME.fullmatch(each) for each in times):
         raise Refused(400, "BadRequest")
+
+
+def check_note(item: Object) -> None:
+    """Refused for an Event that says more than 1024 bytes: Kubernetes does not count characters."""
+    if len(item.get("note", "").encode(errors="replace")) > 1024:
+        raise Refused(422, "Invalid")
 
 
 def slice_of(service: str, ips: list[str], terminating: tuple[str, ...] = (), suffix: str = "x") -> Object:
