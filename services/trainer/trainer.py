@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import torch
 
 from services.errors import AlreadyExistsError, FieldError, PreconditionError
+from services.hub import fetched
 from services.models import load_causal
 from services.progress import ProgressFeed
 from services.trainer import commands
@@ -243,8 +244,9 @@ class Trainer:
 
 def _good_version(good: Location, compute: Compute) -> tuple[ModelVersion, dict[str, Any]]:
     """A version to go back to, verified, and its parameters by name."""
-    version = identify(good.path, good.version).version
-    loaded = load_causal(good.path, device=compute.loading_device)
+    path = fetched(good.path)
+    version = identify(path, good.version).version
+    loaded = load_causal(path, device=compute.loading_device)
     return version, dict(loaded.model.named_parameters())
 
 

@@ -9,7 +9,7 @@ import torch
 
 from services.hub import fetched
 from services.models import load_causal
-from services.weights import WeightsError, describe_plain, path_of
+from services.weights import WeightsError, describe_plain, path_of, verify
 from tests.model_services import asked, header, policy_service, sampling
 from tests.tiny_models import tiny_tokenizer, write_tiny_model
 from tests.trainer.wiring import begin_request, trainer
@@ -200,11 +200,15 @@ async def test_prompts_are_counted_as_the_policy_reads_them(tmp_path: Path) -> N
         assert caught.value.code.name == "FAILED_PRECONDITION"
 
 
-async def test_a_stage_takes_each_of_its_models_by_its_hub_name(offline: Path, tmp_path: Path) -> None:
+async def test_a_stage_takes_its_models_by_hub_name_and_goes_back_to_one(
+    offline: Path, tmp_path: Path
+) -> None:
     in_cache(offline, "tiny/llama", COMMIT)
     location = types_pb2.ModelLocation(uri="hf://tiny/llama")
     roles = (trainer_pb2.MODEL_ROLE_TRAINED, trainer_pb2.MODEL_ROLE_REFERENCE)
     models = [trainer_pb2.StageModel(role=role, location=location) for role in roles]
     async with trainer() as client:
         begun = await client.begin_stage(begin_request(tmp_path, "preference", models=models))
+        back = await client.roll_back(header=header("back"), good=location, number=1)
     assert begun.parameters > 0
+    assert verify(Path(back.location.uri)).parent.model == COMMIT
