@@ -35,7 +35,7 @@ class Evaluated(SampledSettings):
     prompt_limit: Count | None = None
     """Prompts to use, from the first; null uses all."""
     prompts_per_chunk: Count = 128
-    """Prompts in one call."""
+    """Prompts in one call; fewer where they come to more than 4,096 responses."""
     gold_scorer: Scorer | None = None
     """What is really wanted, where something can tell."""
     best_scorer: Scorer | None = None

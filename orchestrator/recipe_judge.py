@@ -39,10 +39,11 @@ class ReviseStage(SampledSettings):
     """Prompts to which it may well answer badly."""
     prompt_limit: Count | None = None
     """Prompts to use, from the first; null uses all."""
-    samples_per_prompt: Count = 1
+    samples_per_prompt: Annotated[int, Field(ge=1, le=1024)] = 1
     """Responses to each of them."""
     prompts_per_chunk: Count = 64
-    """Prompts in one call to the policy service; their responses are revised together."""
+    """Prompts in one call to the policy service, whose responses are revised together; fewer where these are
+    more than 1,024."""
     principles: list[str] = []
     """Only principles of these names; empty takes all. One is drawn by weight for each response and round."""
     tags: list[str] = []

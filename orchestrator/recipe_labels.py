@@ -59,7 +59,7 @@ class JudgeLabel(Settings):
     """Lets the judge reason first; its probabilities are then held within 0.4 to 0.6."""
     reasoning_tokens: Count = 256
     """Tokens of that reasoning at most."""
-    pairs_per_call: Count = 64
+    pairs_per_call: Annotated[int, Field(ge=1, le=1024)] = 64
     """Pairs in one call; what is answered is durable before the next call."""
     person_share: Share = 0.0
     """Share of the pairs that people label instead, by `python -m orchestrator label RUN`."""

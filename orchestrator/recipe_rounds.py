@@ -66,10 +66,10 @@ class OnlineStage(SampledSettings):
     """Rounds in all."""
     prompts_per_round: Count
     """Prompts in each round."""
-    samples_per_prompt: Count = 1
+    samples_per_prompt: Annotated[int, Field(ge=1, le=4096)] = 1
     """Responses to each of them."""
     prompts_per_chunk: Count = 64
-    """Prompts in one call to the policy service."""
+    """Prompts in one call to the policy service; fewer where they come to more than 4,096 responses."""
     checkpoint_every: Count = 10
     """Rounds between checkpoints of the trainer; after a crash the rounds since are replayed."""
     refresh: RefreshSettings | None = None

@@ -97,7 +97,7 @@ class CollectStage(SampledSettings):
     samples_per_prompt: Annotated[int, Field(ge=2, le=1024)] = 4
     """Responses to each prompt."""
     prompts_per_chunk: Count = 64
-    """Prompts in one call."""
+    """Prompts in one call; fewer where they come to more than 4,096 responses."""
     label: Label
     """Who compares."""
     max_missing_share: Share = 0.1

@@ -4,6 +4,7 @@ import asyncio
 import math
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,6 +15,8 @@ from orchestrator.run import Run
 from trueline.v1 import policy_pb2, reference_pb2, trainer_pb2, types_pb2
 
 T = TypeVar("T")
+
+LARGEST_CALL = 4096  # rows of one call that policy and reward service take
 
 
 class Sampler:
@@ -106,6 +109,11 @@ def cut(rows: Sequence[T], size: int) -> list[Sequence[T]]:
     return [rows[start : start + size] for start in range(0, len(rows), size)]
 
 
+def cut_prompts(prompts: Sequence[T], size: int, samples: int, rows: int = LARGEST_CALL) -> list[Sequence[T]]:
+    """Chunks of `size` prompts, or of as many as come to `rows` rows with `samples` samples each."""
+    return cut(prompts, max(1, min(size, rows // samples)))
+
+
 async def reference_logprobs(
     run: Run, rollouts: Sequence[types_pb2.Rollout], version: types_pb2.ModelVersion
 ) -> None:
@@ -130,13 +138,13 @@ async def score(
 ) -> list[types_pb2.Score]:
     """One score or error for each (prompt, response), in order."""
     items = [score_item(row, text) for row, text in zip(rows, responses, strict=True)]
-    version = run.scorers.get(scorer)
-    reply = await run.ask(
-        "reward",
-        lambda: run.peers.reward.score(scorer, items, expected_version=version, deadline=run.deadline),
-    )
-    run.time.computed(reply.timing)
-    return list(reply.scores)
+    version, scores = run.scorers.get(scorer), list[types_pb2.Score]()
+    for part in cut(items, LARGEST_CALL):
+        call = partial(run.peers.reward.score, scorer, part, expected_version=version, deadline=run.deadline)
+        reply = await run.ask("reward", call)
+        run.time.computed(reply.timing)
+        scores += reply.scores
+    return scores
 
 
 async def score_rollouts(

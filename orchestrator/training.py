@@ -1,20 +1,26 @@
 """A training stage's side of the conversation with the trainer, crash and replay included."""
 
+import contextlib
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
 from typing import Any, TypeVar
 
 from google.protobuf.message import Message
 
 from orchestrator.mending import Trouble, first_line, trouble_of
-from orchestrator.payloads import message_sha256
+from orchestrator.payloads import message_sha256, write_payload
 from orchestrator.run import Run, RunError, Stopwatch, location
+from orchestrator.sampling import rollouts_path
 from orchestrator.seeds import derive
 from trueline import CallError
+from trueline.channel import MESSAGE_LIMIT_BYTES
 from trueline.v1 import trainer_pb2, types_pb2
 
 T = TypeVar("T")
 StepCall = Callable[..., Awaitable[trainer_pb2.StepResult]]
+
+LARGEST_INLINE_BYTES = MESSAGE_LIMIT_BYTES - 2**20  # the header needs little
 
 
 class TrainingStage:
@@ -228,7 +234,8 @@ class TrainingStage:
     async def _send(self, number: int) -> dict[str, Any]:
         request = self.request_of(number)
         request.header.CopyFrom(self._header(number, "trained", expected_step=number - 1))  # type: ignore[attr-defined]
-        result = await self.step(request)
+        with fitting_a_message(self.run, self.name, number, request):
+            result = await self.step(request)
         self.run.time.computed(result.timing)
         return {**as_row(result), "batch_sha256": batch_sha256(request)}
 
@@ -272,6 +279,20 @@ def batch_sha256(request: Any) -> str:
     if request.WhichOneof("batch") == "artifact":
         return str(request.artifact.sha256)
     return message_sha256(request.inline)
+
+
+@contextlib.contextmanager
+def fitting_a_message(run: Run, stage: str, number: int, request: Any) -> Iterator[None]:
+    """Has a batch that outgrows a message lie in a file while it is asked about; its digest is the same."""
+    if request.WhichOneof("batch") != "inline" or request.inline.ByteSize() <= LARGEST_INLINE_BYTES:
+        yield
+        return
+    payload = write_payload(rollouts_path(run, stage, number) / "batch.pb", request.inline)
+    request.artifact.CopyFrom(payload.as_artifact())
+    try:
+        yield
+    finally:
+        Path(payload.path).unlink(missing_ok=True)
 
 
 def settings_message(kind: type[Message], values: dict[str, Any]) -> Any:
@@ -322,7 +343,8 @@ async def measure(
         header = stage.run.header(f"{stage.name}/{number}/{what}", expected_step=number)
         request.header.CopyFrom(header)  # type: ignore[attr-defined]
         request.evaluate_only = True  # type: ignore[attr-defined]
-        result = await stage.ask(lambda: step(request))
+        with fitting_a_message(stage.run, stage.name, number, request):
+            result = await stage.ask(lambda: step(request))
         stage.run.time.computed(result.timing)
         metrics = as_row(result)["metrics"]
         return {**metrics, "pairs": int(metrics["comparisons"])}  # less those that were too long

@@ -12,7 +12,7 @@ from orchestrator.peers import in_parallel
 from orchestrator.prompts import Asked, Row
 from orchestrator.recipe_evaluation import AssessStage
 from orchestrator.run import Run
-from orchestrator.sampling import Sampler, cut
+from orchestrator.sampling import Sampler, cut, cut_prompts
 from orchestrator.seeds import derive
 from orchestrator.stages.evaluate import score_all
 from orchestrator.statistics import mean_interval
@@ -29,7 +29,7 @@ async def draw(
     policy = await run.serve_policy(model)
     seed, truncate = derive(run.recipe.seed, name, label), settings.too_long == "truncate"
     sampler = Sampler(run, name, 1, settings.sampling, seed, label=f"{label}-", truncate=truncate)
-    chunks = cut(prompts, max(1, settings.prompts_per_chunk // samples))
+    chunks = cut_prompts(prompts, max(1, settings.prompts_per_chunk // samples), samples)
     drawn = await in_parallel(
         sampler.chunk(index, [Asked(row) for row in rows], samples, policy)
         for index, rows in enumerate(chunks)

@@ -15,7 +15,7 @@ from orchestrator.peers import in_parallel
 from orchestrator.prompts import Asked, Row
 from orchestrator.recipe_evaluation import AssessStage
 from orchestrator.run import Run
-from orchestrator.sampling import Sampler, cut
+from orchestrator.sampling import Sampler, cut_prompts
 from orchestrator.seeds import derive
 from orchestrator.statistics import mean_interval, share_interval
 from orchestrator.whole_files import replaced
@@ -98,7 +98,7 @@ async def converse(
         asked = [(talk, row) for talk in talks if (row := talk.next_row()) is not None]
         fitting = await _fitting(run, asked, policy, tokens)
         sampler = Sampler(run, name, 1, sampling, derive(seed, turn), label=f"{role}-probe-{turn}-")
-        chunks = cut(fitting, settings.prompts_per_chunk)
+        chunks = cut_prompts(fitting, settings.prompts_per_chunk, samples=1)
         drawn = await in_parallel(
             sampler.chunk(index, [Asked(row) for _, row in chunk], 1, policy)
             for index, chunk in enumerate(chunks)

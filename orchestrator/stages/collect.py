@@ -12,7 +12,7 @@ from orchestrator.peers import in_parallel
 from orchestrator.prompts import Asked, Row
 from orchestrator.recipe_stages import CollectStage
 from orchestrator.run import Run, RunError, Stopwatch
-from orchestrator.sampling import Sampler, cut
+from orchestrator.sampling import Sampler, cut, cut_prompts
 from orchestrator.seeds import derive, shuffled
 from orchestrator.shapes import opening, prompt_part
 from orchestrator.sources import read_rows
@@ -107,7 +107,7 @@ async def sampled(
         run.progress.step_done(name, min((index + 1) * len(rows), len(prompts)), len(prompts), {})
         return rollouts
 
-    chunks = cut(prompts, settings.prompts_per_chunk)
+    chunks = cut_prompts(prompts, settings.prompts_per_chunk, samples)
     drawn = await in_parallel(draw(index, rows) for index, rows in enumerate(chunks))
     everything = [each for rollouts in drawn for each in rollouts]
     return [list(answers) for answers in cut(everything, samples)]

@@ -12,7 +12,16 @@ from orchestrator.peers import in_parallel
 from orchestrator.prompts import Asked, Row, as_text
 from orchestrator.recipe_evaluation import Evaluated, EvaluateStage
 from orchestrator.run import Run
-from orchestrator.sampling import Sampler, cut, present, reference_logprobs, rollouts_path, score, values
+from orchestrator.sampling import (
+    Sampler,
+    cut,
+    cut_prompts,
+    present,
+    reference_logprobs,
+    rollouts_path,
+    score,
+    values,
+)
 from orchestrator.seeds import derive
 from orchestrator.sources import read_rows
 from orchestrator.statistics import mean_interval, win_rate
@@ -100,7 +109,7 @@ async def sample(
                 await reference_logprobs(run, rollouts, reference)
             return rollouts
 
-        chunks = cut(prompts, settings.prompts_per_chunk)
+        chunks = cut_prompts(prompts, settings.prompts_per_chunk, samples=1)
         filled = await in_parallel(fill(index, rows) for index, rows in enumerate(chunks))
         batch = trainer_pb2.PpoBatch(rollouts=[each for rollouts in filled for each in rollouts])
         run.progress.note(f"{name}: sampled {len(batch.rollouts)} responses of {model}")

@@ -12,7 +12,7 @@ from orchestrator.prompts import Asked, Row
 from orchestrator.recipe_rounds import OnlineStage
 from orchestrator.refreshes import refreshes_of
 from orchestrator.run import Run, RunError, Stopwatch, location
-from orchestrator.sampling import Sampler, cut, present, score, values
+from orchestrator.sampling import Sampler, cut_prompts, present, score, values
 from orchestrator.seeds import derive, prompts_at
 from orchestrator.sources import read_rows
 from orchestrator.stages.refresh import is_done, run_refresh
@@ -123,7 +123,7 @@ class OnlineRounds:
         """The round's rollouts, each chunk durable, then filled in while the next one is drawn."""
         seed = derive(self.seed, number)
         sampler = Sampler(self.run, self.name, number, self.settings.sampling, seed, truncate=self.truncate)
-        chunks = cut(prompts, self.settings.prompts_per_chunk)
+        chunks = cut_prompts(prompts, self.settings.prompts_per_chunk, self.settings.samples_per_prompt)
         drawn: dict[int, Rollouts] = {}
 
         async def work(index: int, asked: Sequence[Asked]) -> Rollouts:
@@ -229,7 +229,7 @@ class OnlineRounds:
             sampler = Sampler(
                 self.run, self.name, number, self.settings.sampling, seed, "gold-", self.truncate
             )
-            chunks = cut(prompts, self.settings.prompts_per_chunk)
+            chunks = cut_prompts(prompts, self.settings.prompts_per_chunk, samples=1)
             filled = await in_parallel(
                 sampler.chunk(index, [Asked(row) for row in rows], 1, self.policy)
                 for index, rows in enumerate(chunks)

@@ -24,7 +24,7 @@ from orchestrator.peers import in_parallel
 from orchestrator.prompts import Asked, Row, conversation
 from orchestrator.recipe_judge import ReviseStage, WritingSettings
 from orchestrator.run import Run, RunError
-from orchestrator.sampling import Sampler, cut, rollouts_path
+from orchestrator.sampling import Sampler, cut_prompts, rollouts_path
 from orchestrator.seeds import derive
 from orchestrator.shapes import prompt_part
 from orchestrator.sources import demonstrations_path, read_rows
@@ -33,6 +33,7 @@ from trueline.v1 import judge_pb2, types_pb2
 
 Reply = TypeVar("Reply", judge_pb2.CritiqueResponse, judge_pb2.ReviseResponse)
 PHASE = "demonstrations"
+LARGEST_JUDGED = 1024  # rows of one call that the judge takes
 
 
 @dataclass
@@ -129,7 +130,8 @@ class Revising:
             run.progress.step_done(self.name, self.done, len(prompts), {})
             return revised
 
-        chunks = cut(prompts, settings.prompts_per_chunk)
+        samples = settings.samples_per_prompt
+        chunks = cut_prompts(prompts, settings.prompts_per_chunk, samples, rows=LARGEST_JUDGED)
         revised = await in_parallel(work(index, rows) for index, rows in enumerate(chunks))
         return [each for chunk in revised for each in chunk]
 

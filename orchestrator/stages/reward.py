@@ -3,6 +3,7 @@
 import itertools
 from typing import Any
 
+from orchestrator.labelling import SCORED_AT_ONCE
 from orchestrator.prompts import answered_prompt, comparison_group
 from orchestrator.recipe_stages import RewardStage
 from orchestrator.run import Run, RunError
@@ -121,13 +122,12 @@ async def by_scorer(run: Run, settings: RewardStage, rows: list[Row]) -> list[Ro
         return []
     scorer = settings.agreement_scorer
     await run.serve_scorers(scorer)
-    ordered = []
-    for chunk in cut(rows, 256):
-        items = [(row, text) for row in chunk for text in row["responses"]]
-        prompts = [{"prompt_id": row["prompt_id"], **row["prompt"]} for row, _ in items]
-        scores = iter(values(await score(run, scorer, prompts, [text for _, text in items])))
-        for row in chunk:
-            ordered.append({**row, "preferences": order_pairs([next(scores) for _ in row["responses"]])})
+    numbers: list[float | None] = []
+    for part in cut([(row, text) for row in rows for text in row["responses"]], SCORED_AT_ONCE):
+        prompts = [{"prompt_id": row["prompt_id"], **row["prompt"]} for row, _ in part]
+        numbers += values(await score(run, scorer, prompts, [text for _, text in part]))
+    scores = iter(numbers)
+    ordered = [{**row, "preferences": order_pairs([next(scores) for _ in row["responses"]])} for row in rows]
     return [row for row in ordered if row["preferences"]]
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from orchestrator import training
 from orchestrator.recipe import RecipeError, load_recipe
 from orchestrator.recipe_algorithms import MISMATCHED, REFERENCE_FREE, SMOOTHED, PreferenceAlgorithm
 from orchestrator.recipe_rounds import PreferenceStage
@@ -70,6 +71,22 @@ async def test_held_out_pairs_are_ordered_as_labelled(tmp_path: Path, loss: str)
     assert recounted(run).findings == []
     report = summarise(run.ledger)["preference"]
     assert report["heldout_accuracy"]["value"] == 1.0 and report["heldout_accuracy"]["n"] == 4
+
+
+async def test_batches_that_outgrow_messages_go_as_files_and_give_the_same_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights, measured = [], []
+    for limit in (training.LARGEST_INLINE_BYTES, 0):
+        monkeypatch.setattr(training, "LARGEST_INLINE_BYTES", limit)
+        directory = tmp_path / str(limit)
+        directory.mkdir()
+        result, run = await learned(directory, dict(OFFLINE))
+        weights.append((run.ledger.latest_version("policy") or {})["sha256"])
+        measured.append(result["held_out"])
+        assert recounted(run).findings == []
+        assert not [path for path in run.directory.glob("rollouts/**/*") if path.is_file()]
+    assert weights[0] == weights[1] and measured[0] == measured[1]
 
 
 async def test_another_batch_than_the_collections_is_found(tmp_path: Path) -> None:

@@ -98,11 +98,13 @@ PREFERENCE: dict[str, Any] = {
 
 
 @asynccontextmanager
-async def trainer(threads: int = 1, side_by_side: bool = True) -> AsyncIterator[TrainerClient]:
+async def trainer(
+    threads: int = 1, side_by_side: bool = True, **settings: Any
+) -> AsyncIterator[TrainerClient]:
     """A trainer on a socket of this machine and a client to it; `client.servicer` is its inside."""
     compute = Compute(torch.device("cpu"), threads, side_by_side)
     async with (
-        running(SERVICE, lambda host: TrainerServicer(host, compute), ServerSettings()) as server,
+        running(SERVICE, lambda host: TrainerServicer(host, compute), ServerSettings(**settings)) as server,
         TrainerClient(server.address) as client,
     ):
         client.servicer = server.application  # type: ignore[attr-defined]
