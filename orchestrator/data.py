@@ -130,6 +130,22 @@ def file_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
+def content_sha256(path: Path) -> str:
+    """SHA-256 (hex) of a file's bytes; of a directory over the digest and name of each file in it."""
+    if not path.is_dir():
+        return file_sha256(path)
+    files = (f"{file_sha256(path / name)}  {name}\n" for name in sorted(visible_files(path)))
+    return hashlib.sha256("".join(files).encode()).hexdigest()
+
+
+def visible_files(directory: Path) -> Iterator[str]:
+    """Names of the files below a directory; hidden ones are no part of a model or version."""
+    for path in directory.rglob("*"):
+        name = path.relative_to(directory)
+        if path.is_file() and not any(part.startswith(".") for part in name.parts):
+            yield name.as_posix()
+
+
 def _read(
     path: Path,
     convert: Callable[[Row, int, str], Row],

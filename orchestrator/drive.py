@@ -18,8 +18,8 @@ from typing import Any
 from sqlalchemy.exc import DBAPIError
 
 from orchestrator.access import access_of
-from orchestrator.data import file_sha256
-from orchestrator.ending import failing, is_over, stop_on_signals, until_done
+from orchestrator.data import content_sha256, file_sha256
+from orchestrator.ending import failing, is_over, stop_on_signals, unless_stopped, until_done
 from orchestrator.evaluation.stage import run_assess
 from orchestrator.launcher import REPOSITORY, LocalServices
 from orchestrator.leash import CANNOT_RUN
@@ -31,11 +31,12 @@ from orchestrator.metrics_door import MetricsPage
 from orchestrator.peers import CLIENTS, Peers
 from orchestrator.progress import Progress
 from orchestrator.recipe import Recipe, load_recipe
+from orchestrator.recipe_settings import HUB
 from orchestrator.replicas import find_replicas
 from orchestrator.retention import Retainer
 from orchestrator.rounds import run_dpo, run_ppo
 from orchestrator.run import Run, RunError, Stopwatch
-from orchestrator.sources import data_of, fetch_datasets, source_path
+from orchestrator.sources import copy_datasets, data_of, source_path
 from orchestrator.stages.collect import run_collect
 from orchestrator.stages.comparisons import run_comparisons
 from orchestrator.stages.evaluate import run_evaluate
@@ -173,11 +174,12 @@ async def drive_alone(
         try:
             await prepare(recipe, directory, stopping)
             recipe.require_inputs()
-            await fetch_datasets(recipe, directory, stopping)
+            await unless_stopped(stopping, "data sets were copied", copy_datasets, recipe, directory)
+            models = await unless_stopped(stopping, "models were read", model_digests, recipe)
         except Stopped:
             ledger.set_run(status="stopped")
             return False
-        check_digests(ledger, recipe, directory)
+        check_digests(ledger, data_digests(recipe, directory), models)
         ledger.set_run(status="running")
         with watched(ledger, recipe, progress, page) as (told, metrics), failing(ledger):
             return await drive_stages(recipe, directory, ledger, told, stopping, metrics, page)
@@ -305,15 +307,21 @@ async def leashed(command: list[str], stopping: asyncio.Event) -> tuple[int, str
             await process.wait()
 
 
-def check_digests(ledger: Ledger, recipe: Recipe, directory: Path) -> None:
-    """Records the digests of data and code, or compares with those that the run began with."""
-    info, found = ledger.info(), data_digests(recipe, directory)
-    if not info["data_sha256"]:
+def check_digests(ledger: Ledger, data: dict[str, str], models: dict[str, str]) -> None:
+    """Records the digests of data, models and code, or compares with those that the run began with.
+
+    A run that began before models had digests is compared by its data alone.
+    """
+    info, found = ledger.info(), {**data, **models}
+    known = info["data_sha256"]
+    if not known:
         ledger.set_run(data_sha256=found)
-    elif info["data_sha256"] != found:
-        changed = sorted(path for path in found if info["data_sha256"].get(path) != found[path])
+    compared = data.keys() | (known.keys() & models.keys())
+    changed = sorted(path for path in compared if known and known.get(path) != found[path])
+    if changed:
         raise RunError(
-            f"data changed since the run began: {', '.join(changed)}; put it back, or start a new run"
+            f"data or models changed since the run began: {', '.join(changed)}; put back what was there, or "
+            "start a new run"
         )
     if info["code_sha256"] != code_digest():
         ledger.note(
@@ -327,6 +335,16 @@ def data_digests(recipe: Recipe, directory: Path) -> dict[str, str]:
     if "judge" in recipe.needed_services and recipe.services.judge.constitution is not None:
         paths.add(recipe.services.judge.constitution)
     return {path: file_sha256(Path(path)) for path in sorted(paths)}
+
+
+def model_digests(recipe: Recipe) -> dict[str, str]:
+    """SHA-256 over all files of every model directory that the recipe names, as this machine reads them.
+
+    What lies at the same path on the disk of a service elsewhere is not seen. A hub name has no digest here:
+    the run keeps the commit that is served first.
+    """
+    places = sorted({place for place in recipe.models.values() if not place.startswith(HUB)})
+    return {place: content_sha256(Path(place)) for place in places}
 
 
 def code_digest() -> str:

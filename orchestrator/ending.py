@@ -3,8 +3,10 @@
 import asyncio
 import contextlib
 import signal
+import threading
 import time
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any, ParamSpec, TypeVar, cast
 
 from sqlalchemy.exc import DBAPIError
 
@@ -14,6 +16,7 @@ from orchestrator.mending import Stopped
 from orchestrator.recipe import Recipe
 from trueline import CallError
 
+P, T = ParamSpec("P"), TypeVar("T")
 DEATH_SECONDS = 1.0  # in which the launcher notices that a service has ended
 
 
@@ -56,6 +59,42 @@ async def until_done(work: Awaitable[None], died: "asyncio.Future[None]", ledger
         raise
     ledger.set_run(status="finished", finished_at=time.time())
     return True
+
+
+async def unless_stopped(
+    stopping: asyncio.Event, what: str, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+) -> T:
+    """What `work` returns, done in a thread beside the loop. Stopped as soon as the run is told to stop.
+
+    The thread is left behind then, so that whatever it writes must be whole or not there.
+    """
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[T] = loop.create_future()
+
+    def settle(outcome: T | None, error: BaseException | None) -> None:
+        if not done.done():
+            done.set_exception(error) if error else done.set_result(cast(T, outcome))
+
+    def do() -> None:
+        outcome, error = None, None
+        try:
+            outcome = work(*args, **kwargs)
+        except BaseException as raised:  # to be raised where it is waited for
+            error = raised
+        with contextlib.suppress(RuntimeError):  # the loop is over: nobody waits any more
+            loop.call_soon_threadsafe(settle, outcome, error)
+
+    threading.Thread(target=do, daemon=True).start()
+    stopped = asyncio.ensure_future(stopping.wait())
+    waiting: set[asyncio.Future[Any]] = {done, stopped}
+    try:
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        if not done.done():
+            raise Stopped(f"stopped while {what}")
+        return done.result()
+    finally:
+        stopped.cancel()
+        done.cancel()
 
 
 def failed_with(task: "asyncio.Future[None]", kind: type[BaseException]) -> bool:

@@ -1,5 +1,6 @@
 """A run: its recipe, its ledger, its services, and the rule by which phases become durable."""
 
+import re
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
@@ -21,6 +22,7 @@ from trueline import CallError
 from trueline.v1 import types_pb2
 
 T = TypeVar("T")
+COMMIT = re.compile(r"[0-9a-f]{40}")  # by which the directory of a hub's snapshot is called
 # Brings a service back to what the run needs of it: a version served, a stage begun and replayed.
 Order = Callable[[], Awaitable[Any]]
 Serve = Callable[[types_pb2.ModelLocation, types_pb2.CallHeader], Awaitable[types_pb2.ModelVersion]]
@@ -88,10 +90,21 @@ class Run:
         if model in self.recipe.models:
             place = self.recipe.models[model]
             if place.startswith(HUB):
-                return types_pb2.ModelLocation(uri=place)
+                return types_pb2.ModelLocation(uri=self._pinned(place))
             # No version: whoever loads a plain directory names it by the digest of what it finds.
             return types_pb2.ModelLocation(uri=str(Path(place).resolve()))
         raise RunError(f"model {model!r} has no version yet and the recipe names no directory for it")
+
+    def _pinned(self, place: str) -> str:
+        """A hub name with the commit that was served first: hf://gpt2@607a30d..., whatever is newest now."""
+        commit = self.ledger.info()["data_sha256"].get(place)
+        return f"{place.partition('@')[0]}@{commit}" if commit else place
+
+    def _pin(self, model: str, served: types_pb2.ModelVersion) -> None:
+        """Keeps which commit a hub name stood for, for every later load of the run."""
+        place, known = self.recipe.models.get(model, ""), self.ledger.info()["data_sha256"]
+        if place.startswith(HUB) and place not in known and COMMIT.fullmatch(served.model):
+            self.ledger.set_run(data_sha256={**known, place: served.model})
 
     async def durable(
         self, stage: str, number: int, phase: str, produce: Callable[[], Awaitable[dict[str, Any]]]
@@ -183,6 +196,7 @@ class Run:
                 raise
             # A plain directory's version is known once it was loaded: a replica that has it keeps it.
             where.version.CopyFrom(version)
+            self._pin(model, version)
             return version
 
         return await self.order(service, what, order)

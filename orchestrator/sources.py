@@ -4,17 +4,13 @@ The copy makes a run repeat what it did: a resume reads the same rows, without a
 of the data set since.
 """
 
-import asyncio
-import contextlib
 import hashlib
 import json
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from orchestrator.data import DataError, Row, Rows, first_faults, read_demonstrations, read_texts
-from orchestrator.mending import Stopped
 from orchestrator.recipe import Recipe
 from orchestrator.recipe_settings import DataSettings
 from orchestrator.recipe_stages import PretrainStage, SftStage
@@ -102,37 +98,6 @@ def data_of(recipe: Recipe) -> Iterator[str | DataSettings]:
             data = getattr(settings, field, None)
             if data is not None:
                 yield data
-
-
-async def fetch_datasets(recipe: Recipe, run_directory: Path, stopping: asyncio.Event) -> None:
-    """As copy_datasets, which may take minutes, in a thread that a run told to stop leaves behind."""
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[None] = loop.create_future()
-
-    def settle(error: BaseException | None) -> None:
-        if not done.done():
-            done.set_exception(error) if error else done.set_result(None)
-
-    def copy() -> None:
-        error: BaseException | None = None
-        try:
-            copy_datasets(recipe, run_directory)
-        except BaseException as raised:  # to be raised where it is waited for
-            error = raised
-        with contextlib.suppress(RuntimeError):  # the loop is over: nobody waits any more
-            loop.call_soon_threadsafe(settle, error)
-
-    threading.Thread(target=copy, name="datasets", daemon=True).start()
-    stopped = asyncio.ensure_future(stopping.wait())
-    waiting: set[asyncio.Future[Any]] = {done, stopped}
-    try:
-        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-        if not done.done():
-            raise Stopped("stopped while a data set was copied")
-        done.result()
-    finally:
-        stopped.cancel()
-        done.cancel()
 
 
 def copy_datasets(recipe: Recipe, run_directory: Path) -> None:

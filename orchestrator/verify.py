@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.data import DataError, file_sha256
+from orchestrator.data import DataError, content_sha256
 from orchestrator.ledger import Ledger
 from orchestrator.payloads import message_sha256
 from orchestrator.recipe import Recipe, RecipeError, declared_recipe, load_recipe
 from orchestrator.recipe_rounds import DpoStage, PpoStage, PreferenceStage
+from orchestrator.recipe_settings import HUB
 from orchestrator.recipe_stages import PretrainStage, RewardStage, SftStage
 from orchestrator.refreshes import all_stages, collected_for
 from orchestrator.seeds import derive
@@ -95,10 +96,13 @@ def check_recipe(rows: Rows, directory: Path) -> Iterator[Finding]:
 
 
 def check_data(rows: Rows) -> Iterator[Finding]:
-    """The data files are those that the run began with."""
+    """Data files and model directories are those that the run began with; commits of the hub stay what they
+    are."""
     for path, sha256 in rows.run["data_sha256"].items():
+        if path.startswith(HUB):
+            continue
         try:
-            digest = file_sha256(Path(path))
+            digest = content_sha256(Path(path))
         except (OSError, DataError) as error:
             digest = str(error)
         if digest != sha256:

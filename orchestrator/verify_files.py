@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.artifacts import place_of
-from orchestrator.data import file_sha256
+from orchestrator.data import file_sha256, visible_files
 from orchestrator.verify_findings import Finding, Row, Rows
 from orchestrator.verify_rows import place
 
@@ -89,14 +89,6 @@ def _directory_faults(kind: str, name: str, row: Row, manifest: dict[str, Any]) 
             yield Finding(f"{kind}_missing", where, "no such file", f"{stated['bytes']} bytes")
         elif (found := file_sha256(directory / file)) != stated["sha256"]:
             yield Finding(f"{kind}_digest", where, f"SHA-256 {found}", stated["sha256"])
-
-
-def visible_files(directory: Path) -> Iterator[str]:
-    """Names of the files below a directory; hidden ones are no part of a version."""
-    for path in directory.rglob("*"):
-        name = path.relative_to(directory)
-        if path.is_file() and not any(part.startswith(".") for part in name.parts):
-            yield name.as_posix()
 
 
 def _pointer_faults(rows: Rows) -> Iterator[Finding]:

@@ -84,7 +84,7 @@ def test_a_run_told_to_stop_ends_at_a_durable_point_and_resumes(tmp_path: Path) 
     data = prompts.read_text()
     prompts.write_text(data.replace("p", "q", 1))
     assert start("resume", "stopped", runs=tmp_path).wait(60) == 1
-    assert "data changed since the run began" in (tmp_path / "output.log").read_text()
+    assert "data or models changed since the run began" in (tmp_path / "output.log").read_text()
     prompts.write_text(data)
 
     succeed(start("resume", "stopped", runs=tmp_path), tmp_path)

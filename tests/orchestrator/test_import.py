@@ -4,7 +4,6 @@ import asyncio
 import io
 import json
 import sys
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +12,13 @@ import pytest
 from orchestrator.data import DataError, file_sha256
 from orchestrator.drive import data_digests
 from orchestrator.ledger import Ledger, open_engine, sqlite_url
-from orchestrator.mending import Mending, Stopped
+from orchestrator.mending import Mending
 from orchestrator.peers import Peers
 from orchestrator.progress import PlainProgress
 from orchestrator.recipe import RecipeError, load_recipe
 from orchestrator.recipe_settings import DataSettings, Supervision
 from orchestrator.run import Run, RunError
-from orchestrator.sources import copy_datasets, fetch_datasets, source_path
+from orchestrator.sources import copy_datasets, source_path
 from orchestrator.stages.comparisons import by_prompt, held_out_prompts, run_comparisons
 
 
@@ -136,24 +135,6 @@ def test_a_directory_of_jsonl_files_is_a_data_set_with_splits(tmp_path: Path, da
     run = begun(tmp_path, {"dataset": str(folder), "split": "test"}, held_out_share=0.0)
     copy_datasets(run.recipe, tmp_path)
     assert [row["prompt"]["text"] for row in imported(run)[1]] == ["b", "c"]
-
-
-async def test_a_run_that_is_told_to_stop_does_not_wait_for_a_data_set(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run, arrived = begun(tmp_path, written(tmp_path, [pair("a")])), threading.Event()
-    monkeypatch.setattr("orchestrator.sources.copy_datasets", lambda *_: arrived.wait(60))
-    stopping = asyncio.Event()
-    asyncio.get_running_loop().call_later(0.1, stopping.set)
-    with pytest.raises(Stopped, match="while a data set was copied"):
-        await fetch_datasets(run.recipe, tmp_path, stopping)
-    arrived.set()
-
-
-async def test_a_data_set_is_fetched_beside_the_loop_and_its_fault_is_told(tmp_path: Path) -> None:
-    run = begun(tmp_path, {"dataset": str(tmp_path / "nowhere")})
-    with pytest.raises(DataError):
-        await fetch_datasets(run.recipe, tmp_path, asyncio.Event())
 
 
 def test_a_data_set_that_cannot_be_had_is_told_and_leaves_no_copy(
