@@ -58,7 +58,8 @@ class PpoAlgorithm(Settings):
     kl_budget_soft: NotNegative = 0.0
     """Nats per sequence from which on a warning is given; 0 is off."""
     kl_budget_hard: NotNegative = 0.0
-    """Nats per sequence at which training stops for good and goes back to the last good version; 0 is off."""
+    """Nats per sequence at which training stops for good and goes back to the last good version; 0 is off.
+    The last version is measured too, on one more batch, but not where sampling has top_p or top_k."""
     missing_end_penalty: NotNegative = 1.0
     """Taken from the score of a response that was cut off by the length limit."""
     score_clip: NotNegative = 0.0

@@ -142,7 +142,8 @@ class DpoStage(OnlineStage):
     kl_budget_soft: NotNegative = 0.0
     """Nats per sequence from which on a warning is given; 0 is off."""
     kl_budget_hard: NotNegative = 0.0
-    """Nats per sequence at which training stops for good and goes back to the last good version; 0 is off."""
+    """Nats per sequence at which training stops for good and goes back to the last good version; 0 is off.
+    The last version is measured too, on one more batch."""
     algorithm: PreferenceAlgorithm
     """What the trainer does with a round's pairs."""
 

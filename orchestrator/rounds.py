@@ -5,6 +5,7 @@ from typing import Any, TypeVar
 
 from orchestrator.recipe_rounds import DpoStage, PpoStage
 from orchestrator.run import Run
+from orchestrator.stages.budget import hold_last
 from orchestrator.stages.dpo import DpoRounds
 from orchestrator.stages.online import OnlineRounds
 from orchestrator.stages.ppo import PpoRounds
@@ -64,9 +65,10 @@ async def run_dpo(run: Run, name: str, settings: DpoStage) -> dict[str, Any]:
 
 
 async def repeat(a_round: Callable[[Rounds, int], Awaitable[bool]], stage: Rounds) -> dict[str, Any]:
-    """Rounds until none is left or one says that it was the last."""
+    """Rounds until none is left or one says that it was the last; the last version meets the budget too."""
     for number in stage.rounds_left():
         with call_context(round=number):
             if not await a_round(stage, number):
                 break
+    await hold_last(stage)
     return stage.result()

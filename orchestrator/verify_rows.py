@@ -135,7 +135,10 @@ def check_rolled_back(rows: Rows, stage: dict[str, Any]) -> Iterator[Finding]:
     backs = {row["round"]: row["output"] for row in rows.phases_named(name, "rolled_back")}
     back = max(backs, default=None)
     good = backs[back]["good"] if back is not None else None
-    settled = stage["status"] == "finished" or not found or found[-1]["status"] != "open"
+    last = found[-1]["status"] if found else ""
+    # A rollback is written a moment before its rounds are marked.
+    marked = last == "rolled_back" if back is not None else last != "open"
+    settled = stage["status"] == "finished" or marked
     for row in found:
         where = f"{name} {row['round']}"
         if back is not None and row["round"] > back:
@@ -153,9 +156,7 @@ def check_phases(rows: Rows, stage: str, kind: str) -> Iterator[Finding]:
     last, last_place = 0, ""
     for row in rows.rounds(stage):
         number = row["round"]
-        stopped = rows.phase(stage, number, "rolled_back") is not None
-        names = (STOPPED_PHASES if stopped else ROUND_PHASES).get(kind, ())
-        for name in names:
+        for name in names_of_phases(rows, stage, number, kind):
             phase, where = rows.phase(stage, number, name), f"{stage} {number} {name}"
             if phase is None:
                 if row["status"] != "open":
@@ -170,6 +171,15 @@ def check_phases(rows: Rows, stage: str, kind: str) -> Iterator[Finding]:
         # Round 0 is what a stage does before its first round.
         if kind in ROUND_PHASES and phase["round"] not in {0, *known}:
             yield Finding("round_missing", f"{stage} {phase['round']}", "no row", f"one, for {place(phase)}")
+
+
+def names_of_phases(rows: Rows, stage: str, number: int, kind: str) -> tuple[str, ...]:
+    """The phases that a round must have, by whether a budget stopped it, or turned down what it published."""
+    if rows.phase(stage, number, "rolled_back") is None:
+        return ROUND_PHASES.get(kind, ())
+    if rows.phase(stage, number, "published") is None:
+        return STOPPED_PHASES.get(kind, ())
+    return (*ROUND_PHASES.get(kind, ()), "rolled_back")
 
 
 def check_steps(rows: Rows, stage: str) -> Iterator[Finding]:

@@ -32,7 +32,7 @@ class DpoRounds(OnlineRounds):
     settings: DpoStage
 
     def __init__(self, run: Run, name: str, settings: DpoStage) -> None:
-        self.proxy = settings.proxy_scorer
+        self.proxy, self.hard_budget = settings.proxy_scorer, settings.kl_budget_hard
         super().__init__(run, name, settings)
 
     def trainer_side(self) -> TrainingStage:
@@ -134,7 +134,7 @@ class DpoRounds(OnlineRounds):
 
     def over_budget(self, labelled: Phase) -> bool:
         """True when the batch reached the hard KL budget: nothing may train on it."""
-        hard = self.settings.kl_budget_hard
+        hard = self.hard_budget
         return bool(hard) and labelled.get("kl_reference_k1", 0.0) >= hard
 
     def has_no_pair(self, labelled: Phase) -> bool:

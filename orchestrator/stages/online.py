@@ -35,6 +35,7 @@ class OnlineRounds:
 
     settings: OnlineStage
     proxy: str | None  # the scorer that stands for what is wanted, measured beside gold
+    hard_budget: float  # nats per sequence; 0 is none
 
     def __init__(self, run: Run, name: str, settings: OnlineStage) -> None:
         self.run, self.name, self.settings = run, name, settings
@@ -114,8 +115,11 @@ class OnlineRounds:
         self.watch = Stopwatch()
         self.resumed = self.run.ledger.round(self.name, number) is not None
         row = self.run.ledger.begin_round(self.name, number, self.settings.prompts_per_round)
-        places = row.cursor_end - row.cursor_start
-        drawn = prompts_at(row.cursor_start, places, len(self.prompts), self.seed)
+        return self.asked_from(row.cursor_start, row.cursor_end - row.cursor_start)
+
+    def asked_from(self, start: int, places: int) -> list[Asked]:
+        """The prompts at so many places of the cursor, and the first sample of each."""
+        drawn = prompts_at(start, places, len(self.prompts), self.seed)
         samples = self.settings.samples_per_prompt
         return [Asked(self.prompts[index], first_sample=epoch * samples) for index, epoch in drawn]
 
@@ -185,13 +189,18 @@ class OnlineRounds:
         why = f"measured a KL at the hard budget; rolled back to version {good_round} as version {number}"
         await self.end_at(number, good_round, kl, f"{why}, and stopped")
 
-    async def end_at(self, number: int, good_round: int, kl: float | None, why: str) -> None:
-        """Ends the stage before a round trains, with the weights of an earlier one as its last version."""
-        good = self._version_of_round(good_round)
+    async def end_at(
+        self, number: int, good_round: int, kl: float | None, why: str, version: int | None = None
+    ) -> None:
+        """Ends the stage before a round trains, with the weights of an earlier one as its last version.
+
+        That has the round's number; where the round made one of this number itself, `version` is the next.
+        """
+        good, last = self._version_of_round(good_round), version or number
 
         async def produce() -> Phase:
-            header = self.run.header(f"{self.name}/{number}/rolled-back", expected_step=number - 1)
-            request = trainer_pb2.RollBackRequest(header=header, good=good, number=number)
+            header = self.run.header(f"{self.name}/{number}/rolled-back", expected_step=last - 1)
+            request = trainer_pb2.RollBackRequest(header=header, good=good, number=last)
             published = await self.training.ask(lambda: self.training.trainer.roll_back(request))
             version = published.location.version
             self.run.ledger.add_version(

@@ -20,7 +20,7 @@ class PpoRounds(OnlineRounds):
     settings: PpoStage
 
     def __init__(self, run: Run, name: str, settings: PpoStage) -> None:
-        self.proxy = settings.scorer
+        self.proxy, self.hard_budget = settings.scorer, settings.algorithm.kl_budget_hard
         super().__init__(run, name, settings)
 
     def trainer_side(self) -> TrainingStage:
