@@ -11,7 +11,7 @@ calibration      how sure the judge is, against how often it is right by them
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -21,6 +21,7 @@ from orchestrator.statistics import mean_interval, share_interval
 Row = dict[str, Any]
 CHECK = "check:"  # before the item of a pair that a person labels beside the judge
 BINS = [0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
+ROUNDING = 1e-12  # 0.55 - 0.5 is a hair more than 0.05
 
 
 def audit(labels: Sequence[Row]) -> dict[str, Any]:
@@ -35,17 +36,56 @@ def audit(labels: Sequence[Row]) -> dict[str, Any]:
         "constitutions": sorted({row["verdict"]["constitution_sha256"] for row in verdicts}),
         **figures(verdicts, labels),
         "cost": cost(verdicts),
-        "principles": figures_by(principles_of, verdicts, labels),
-        "judges": figures_by(lambda row: [name_of(row)], verdicts, labels) if len(models) > 1 else {},
+        "principles": figures_of(by_principle(verdicts), labels),
+        "judges": figures_of(by_judge(verdicts, name_of), labels) if len(models) > 1 else {},
     }
 
 
-def figures_by(
-    names_of: Callable[[Row], list[str]], verdicts: Sequence[Row], labels: Sequence[Row]
-) -> dict[str, Any]:
-    """The figures of each part of the verdicts; one that has two names belongs to both parts."""
-    names = sorted({name for row in verdicts for name in names_of(row)})
-    return {name: figures([row for row in verdicts if name in names_of(row)], labels) for name in names}
+def figures_of(parts: Mapping[str, Sequence[Row]], labels: Sequence[Row]) -> dict[str, Any]:
+    """The figures of each part of the verdicts, by its name."""
+    return {name: figures(parts[name], labels) for name in sorted(parts)}
+
+
+def by_judge(verdicts: Sequence[Row], name_of: Callable[[Row], str]) -> dict[str, list[Row]]:
+    """The verdicts of each judge."""
+    parts: dict[str, list[Row]] = defaultdict(list)
+    for row in verdicts:
+        parts[name_of(row)].append(row)
+    return parts
+
+
+def by_principle(verdicts: Sequence[Row]) -> dict[str, list[Row]]:
+    """What each principle says of the pairs that were judged by it: of an ensemble each one alone."""
+    parts: dict[str, list[Row]] = defaultdict(list)
+    for row in verdicts:
+        names = principles_of(row)
+        for name in names:
+            parts[name].append(row if len(names) == 1 else by_itself(row, name))
+    return parts
+
+
+def by_itself(row: Row, principle: str) -> Row:
+    """An ensemble's verdict as one of its principles alone would have given it, from its own two readings.
+
+    Read by the rules of the question, as services/judge/verdicts.py does where one principle is drawn.
+    """
+    own = [each for each in readings_of(row) if each.get("principle") == principle]
+    said = {**row["verdict"]["verdict"], "principles": [principle], "readings": own}
+    alone = {**row, "verdict": {**row["verdict"], "verdict": said}, "probability": None, "reason": None}
+    both = orders(alone)
+    if both is None:
+        unread = (each["abstention"]["reason"] for each in own if "abstention" in each)
+        return {**alone, "reason": next(unread).removeprefix("ABSTENTION_REASON_").lower()}
+    rules = row["question"].get("reading", {})
+    reason = undecided(*both, rules.get("disagreement_tolerance", 0.0), rules.get("tie_band", 0.0))
+    return {**alone, "reason": reason} if reason else {**alone, "probability": sum(both) / 2}
+
+
+def undecided(as_given: float, swapped: float, tolerance: float, band: float) -> str:
+    """Why two orders make no verdict, as services/judge/labels.py reads them; "" where they do."""
+    if flipped(as_given, swapped) and abs(as_given - swapped) > tolerance:
+        return "orders_disagree"
+    return "tie" if abs((as_given + swapped) / 2 - 0.5) <= band + ROUNDING else ""
 
 
 def figures(verdicts: Sequence[Row], labels: Sequence[Row]) -> dict[str, Any]:
@@ -53,7 +93,7 @@ def figures(verdicts: Sequence[Row], labels: Sequence[Row]) -> dict[str, Any]:
     decided = [row for row in verdicts if row["probability"] is not None]
     reasons = Counter(row["reason"] for row in verdicts if row["probability"] is None)
     pairs = [both for row in verdicts if (both := orders(row)) is not None]
-    flips = sum(1 for given, swapped in pairs if (given - 0.5) * (swapped - 0.5) < 0)
+    flips = sum(flipped(*both) for both in pairs)
     slots = [(given + (1 - swapped)) / 2 - 0.5 for given, swapped in pairs]
     longer = [float(len(row["first"]) - len(row["second"])) for row in decided]
     n, unread = len(verdicts), reasons.get("unparsable", 0) + reasons.get("empty_answer", 0)
@@ -121,10 +161,15 @@ def disagreements(labels: Sequence[Row]) -> list[Row]:
     return sorted(wrong, key=lambda each: -abs(each["judge"] - 0.5))
 
 
+def flipped(as_given: float, swapped: float) -> bool:
+    """True where the two orders prefer different responses."""
+    return (as_given - 0.5) * (swapped - 0.5) < 0
+
+
 def orders(row: Row) -> tuple[float, float] | None:
     """The probability that the first is better: as given, and swapped; None where an order was not read.
 
-    Of several principles the first counts: flips are those of one question.
+    Of several principles the first counts: flips are those of one question. `by_principle` has each one's.
     """
     values = {
         reading.get("order"): reading["value"]

@@ -12,7 +12,7 @@ import pytest
 
 from orchestrator.__main__ import main
 from orchestrator.drive import new_run, recorded_recipe
-from orchestrator.judge_audit import audit, disagreements, names_of_judges
+from orchestrator.judge_audit import audit, disagreements, names_of_judges, undecided
 from orchestrator.judge_commands import label_all
 from orchestrator.labelling import Pair, as_answer, label_pairs
 from orchestrator.ledger import Ledger, open_engine, sqlite_url
@@ -23,6 +23,7 @@ from orchestrator.recipe_labels import PersonLabel
 from orchestrator.replaying import Replay, beside, compare, question_of, replay
 from orchestrator.report_feedback import feedback_of, feedback_tables
 from orchestrator.run import Run, RunError
+from services.judge.labels import is_tie, orders_disagree
 from tests.judge.hosting import TINY_CONSTITUTION, write_constitution
 from tests.judge.scripted_endpoint import logs, says, slots
 from tests.orchestrator.test_labelling import good_wins, judged_run, label, pairs
@@ -63,6 +64,55 @@ async def test_an_audit_counts_flips_abstentions_and_agreement(tmp_path: Path) -
     wrong = disagreements(rows)
     assert [each["item"] for each in wrong] == ["p8/0-1", "p9/0-1"]
     assert wrong[0]["other"] == "gold" and wrong[0]["other_prefers"] == "second"
+
+
+def by_two_minds(told: str, before: int) -> Any:
+    """The good one where honesty is asked for; the first slot for kindness, or of pair 0 nothing readable."""
+    first = slots(told)[0]
+    if "honest" not in told:
+        return says("who knows") if first.endswith(" 0") else says("A", logs(A=0.7, B=0.3))
+    return says("A", logs(A=0.9, B=0.1) if first.startswith("good") else logs(A=0.1, B=0.9))
+
+
+async def test_each_principle_of_an_ensemble_has_its_own_figures(tmp_path: Path) -> None:
+    async with judged_run(tmp_path, by_two_minds) as (run, _):
+        await label_pairs(run, "collect", 1, pairs(10), label(choice="ensemble"), seed=3)
+        rows = run.ledger.all_labels()
+        for number, name in enumerate(("honest", "kind"), start=1):
+            await label_pairs(run, "collect", 1 + number, pairs(10), label(principles=[name]), seed=3)
+        alone = {name: run.ledger.labels_of("collect", n) for n, name in ((2, "honest"), (3, "kind"))}
+    for row in [*rows, *alone["honest"], *alone["kind"]]:
+        row["gold_margin"] = 1.0
+    found = audit(rows)["principles"]
+    assert found["honest"]["position_flips"]["mean"] == found["honest"]["parse_failures"]["mean"] == 0.0
+    assert found["honest"]["first_slot_bias"]["mean"] == pytest.approx(0.0)
+    assert found["honest"]["abstentions"] == {} and found["honest"]["gold"]["agreement"] == 1.0
+    assert found["kind"]["position_flips"]["mean"] == 1.0
+    assert found["kind"]["first_slot_bias"]["mean"] == pytest.approx(0.2)
+    assert found["kind"]["parse_failures"]["mean"] == pytest.approx(0.1)
+    assert found["kind"]["abstentions"] == {"orders_disagree": 9, "unparsable": 1}
+    for name, own in alone.items():
+        assert found[name] == audit(own)["principles"][name], "as where it judges alone"
+
+
+@pytest.mark.parametrize(
+    ("orders", "tolerance", "band"),
+    [
+        ((0.9, 0.8), 0.0, 0.0),
+        ((0.6, 0.4), 0.0, 0.0),
+        ((0.6, 0.4), 0.5, 0.0),
+        ((0.7, 0.4), 0.5, 0.0),
+        ((0.6, 0.5), 0.0, 0.05),
+        ((0.7, 0.5), 0.0, 0.05),
+        ((0.5, 0.5), 0.0, 0.0),
+    ],
+)
+def test_two_orders_are_read_as_the_judge_service_reads_them(
+    orders: tuple[float, float], tolerance: float, band: float
+) -> None:
+    expected = "tie" if is_tie(sum(orders) / 2, band) else ""
+    expected = "orders_disagree" if orders_disagree(*orders, tolerance) else expected
+    assert undecided(*orders, tolerance, band) == expected
 
 
 async def test_the_report_says_who_labelled_and_how_well_the_judge_agrees(tmp_path: Path) -> None:
