@@ -9,7 +9,6 @@
 What judge and people say is durable in the ledger call by call: a run that died asks nobody twice.
 """
 
-import asyncio
 import math
 import random
 import time
@@ -19,6 +18,7 @@ from typing import Any
 
 from google.protobuf.json_format import MessageToDict
 
+from orchestrator.judge_calls import few_at_once, items_per_call
 from orchestrator.mending import Stopped
 from orchestrator.peers import in_parallel
 from orchestrator.prompts import Row, conversation
@@ -167,18 +167,19 @@ async def _ask(
     if isinstance(label, PersonLabel):
         return
     theirs = {pair.item for pair in for_people}
-    free = asyncio.Semaphore(2 * max(1, run.peers.count("judge")))
+    free = few_at_once(run)
 
     async def ask(part: Sequence[Pair]) -> None:
         async with free:
             run.may_stop(f"{stage} {number} asks the judge again")
             run.ledger.add_labels(stage, number, await _judged(run, part, label, seed))
 
-    judges = len(run.recipe.services.judge.judges)
-    for place, of_judge in by_turn([pair for pair in new if pair.item not in theirs], judges, turn, seed):
+    judges, left = len(run.recipe.services.judge.judges), [pair for pair in new if pair.item not in theirs]
+    for place, of_judge in by_turn(left, judges, turn, seed) if left else ():
         if judges > 1:
             await run.serve_judge(place)
-        await in_parallel(ask(part) for part in cut(of_judge, label.pairs_per_call))
+        at_most = await items_per_call(run, label, "compare")
+        await in_parallel(ask(part) for part in cut(of_judge, at_most))
 
 
 def by_turn(pairs: Sequence[Pair], judges: int, turn: int | None, seed: int) -> list[tuple[int, list[Pair]]]:

@@ -60,7 +60,7 @@ class JudgeLabel(Settings):
     reasoning_tokens: Count = 256
     """Tokens of that reasoning at most."""
     pairs_per_call: Annotated[int, Field(ge=1, le=1024)] = 64
-    """Pairs in one call; what is answered is durable before the next call."""
+    """Pairs in one call at most; what is answered is durable before the next call."""
     person_share: Share = 0.0
     """Share of the pairs that people label instead, by `python -m orchestrator label RUN`."""
     gold_scorer: Scorer | None = None

@@ -288,7 +288,8 @@ class JudgeSettings(ReplicatedSettings):
     requests_at_once: Count = 8
     """Requests under way at the endpoint at most."""
     requests_per_minute: Positive | None = None
-    """Requests a minute that begin at the endpoint; null as many as fit."""
+    """Requests a minute that begin at the endpoint, from each replica; null as many as fit. Calls for
+    verdicts and scores are so small that this lets them through in time."""
     batch_rows: Count = 16
     """Questions in one forward pass of a model; with 1 no verdict depends on its neighbours by a bit."""
 

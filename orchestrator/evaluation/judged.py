@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 from orchestrator.evaluation.pairs import TIES, figures_of_pairs
+from orchestrator.judge_calls import few_at_once, items_per_call
 from orchestrator.labelling import Outcome, Pair, label_pairs
 from orchestrator.payloads import Payload, read_payload, write_payload
 from orchestrator.peers import in_parallel
@@ -66,23 +67,33 @@ async def principle_scores(run: Run, name: str, settings: AssessStage, found: Me
 async def ask_scores(
     run: Run, name: str, phase: str, label: JudgeLabel, answers: Sequence[Answered]
 ) -> list[judge_pb2.JudgeScore]:
-    """The judge's score of each answer by all principles that were asked for; durable call by call."""
+    """The judge's score of each answer by all principles that were asked for; durable part by part.
+
+    A part is what the recipe says, so that a resume finds it; its calls are as small as they have to be.
+    """
     await run.serve_judge()
+    free, at_most = few_at_once(run), await items_per_call(run, label, "score")
     names, tags = label.principles, label.tags
     choice = judge_pb2.PRINCIPLE_CHOICE_ENSEMBLE
     selection = judge_pb2.PrincipleSelection(choice=choice, names=names, tags=tags)
 
-    async def one(index: int, part: Sequence[Answered]) -> list[judge_pb2.JudgeScore]:
+    async def asked(answers: Sequence[Answered]) -> judge_pb2.JudgeServiceScoreResponse:
         request = judge_pb2.JudgeServiceScoreRequest(
-            items=[judged_response(row, text) for row, text in part],
+            items=[judged_response(row, text) for row, text in answers],
             principles=selection,
             min_option_mass=label.min_option_mass,
         )
+        async with free:
+            run.may_stop(f"{name} {phase}")
+            reply = await run.ask("judge", partial(run.peers.judge.score, request, deadline=run.deadline))
+        run.time.computed(reply.timing)
+        return reply
 
+    async def one(index: int, part: Sequence[Answered]) -> list[judge_pb2.JudgeScore]:
         async def produce() -> dict[str, Any]:
-            call = partial(run.peers.judge.score, request, deadline=run.deadline)
-            reply = await run.ask("judge", call)
-            run.time.computed(reply.timing)
+            reply = judge_pb2.JudgeServiceScoreResponse()
+            for answers in cut(part, at_most):
+                reply.MergeFrom(await asked(answers))
             return write_payload(rollouts_path(run, name, 1) / f"{phase}-{index}.pb", reply).as_row()
 
         payload = Payload(**await run.durable(name, 1, f"{phase}-{index}", produce))

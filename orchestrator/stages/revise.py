@@ -8,7 +8,6 @@ the responses, `critique-1-0` and `revision-1-0` the judge's replies of the firs
 principle, judge and constitution. What a resume finds there is not asked again.
 """
 
-import asyncio
 import json
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
@@ -18,6 +17,7 @@ from typing import Any, TypeVar
 
 from orchestrator.data import read_prompts
 from orchestrator.fitting import fitting_prompts
+from orchestrator.judge_calls import few_at_once
 from orchestrator.labelling import reason_of
 from orchestrator.payloads import Payload, file_payload, read_payload, write_payload
 from orchestrator.peers import in_parallel
@@ -106,8 +106,7 @@ class Revising:
         self.run, self.name, self.settings = run, name, settings
         self.seed = derive(run.recipe.seed, name)
         self.done = 0
-        # A call that waits at the judge behind many others would miss its deadline there.
-        self.free = asyncio.Semaphore(2 * max(1, run.peers.count("judge")))
+        self.free = few_at_once(run)
 
     async def everything(self) -> list[Revised]:
         """Every response and what became of it, in the order of the prompts."""

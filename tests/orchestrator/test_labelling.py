@@ -28,12 +28,15 @@ NOBODY: dict[str, list[str]] = {name: [] for name in ("policy", "reference", "re
 
 @asynccontextmanager
 async def judged_run(
-    tmp_path: Path, script: Script, **addresses: list[str]
+    tmp_path: Path, script: Script, judge: dict[str, Any] | None = None, **addresses: list[str]
 ) -> AsyncIterator[tuple[Run, Endpoint]]:
-    """A run whose judge is a real service before a scripted endpoint; `addresses` are of other services."""
+    """A run whose judge is a real service before a scripted endpoint, with settings of its own.
+
+    `addresses` are of other services.
+    """
     writer = RunWriter(tmp_path)
     with endpoint(script) as served:
-        async with judge_service(write_constitution(tmp_path), served) as (_, server):
+        async with judge_service(write_constitution(tmp_path), served, **judge or {}) as (_, server):
             async with Peers({**NOBODY, **addresses, "judge": [server.address]}) as peers:
                 progress = PlainProgress(sys.stderr)
                 mending = Mending(Supervision(), asyncio.Event(), print)

@@ -1,0 +1,56 @@
+"""How a stage calls the judge: few calls at once, none with more questions than are answered in time."""
+
+import asyncio
+from typing import Literal
+
+from orchestrator.recipe_labels import JudgeLabel
+from orchestrator.run import Run, RunError
+from trueline.v1 import judge_pb2
+
+CALLS_AT_ONCE = 2  # for each replica
+# Of a call's deadline, which its requests are planned to take: what is tried again takes its turn once more,
+# and calls are spread over replicas in turn, not by who is free.
+PLANNED_SHARE = 0.5
+
+
+def few_at_once(run: Run) -> asyncio.Semaphore:
+    """What a call holds while it is under way: behind many others at the judge it would miss its deadline."""
+    return asyncio.Semaphore(CALLS_AT_ONCE * max(1, run.peers.count("judge")))
+
+
+async def items_per_call(run: Run, label: JudgeLabel, purpose: Literal["compare", "score"]) -> int:
+    """`pairs_per_call`, or as many as the recipe's requests_per_minute lets through in time.
+
+    RunError where that is not even one: its questions would be given up, call by call.
+    """
+    judge = run.recipe.services.judge
+    if judge.requests_per_minute is None or judge.model is not None:
+        return label.pairs_per_call
+    requests = await requests_of_an_item(run, label, purpose)
+    in_time = PLANNED_SHARE * run.deadline * judge.requests_per_minute / 60 / CALLS_AT_ONCE
+    if in_time < requests:
+        raise RunError(
+            f"services.judge.requests_per_minute: {judge.requests_per_minute:g} let each of {CALLS_AT_ONCE} "
+            f"calls make {in_time:.3g} requests within half of supervision.call_seconds "
+            f"({run.deadline:g}), and one item takes {requests}: raise one of the two, or ask by fewer "
+            "principles"
+        )
+    return min(label.pairs_per_call, int(in_time // requests))
+
+
+async def requests_of_an_item(run: Run, label: JudgeLabel, purpose: Literal["compare", "score"]) -> int:
+    """How often the endpoint is asked for one verdict, or one score: scores are by all principles."""
+    by = 1
+    if purpose == "score" or label.choice == "ensemble":
+        in_force = await run.ask("judge", lambda: run.peers.judge.get_constitution())
+        by = sum(is_asked(each, label, purpose) for each in in_force.constitution.principles)
+    if purpose == "score":
+        return max(1, by)
+    return max(1, by) * 2 * (2 if label.chain_of_thought else 1)
+
+
+def is_asked(principle: judge_pb2.Principle, label: JudgeLabel, purpose: Literal["compare", "score"]) -> bool:
+    """Whether the judge goes by this principle: it is among those of the label, and has a text for it."""
+    named = not label.principles or principle.name in label.principles
+    tagged = not label.tags or bool(set(label.tags) & set(principle.tags))
+    return named and tagged and bool(principle.compare or (purpose == "score" and principle.score))
