@@ -1,16 +1,40 @@
-"""How a stage calls the judge: few calls at once, none with more questions than are answered in time."""
+"""How a stage calls the judge: one judge from its first call to its last, few calls at once, none with more
+questions than are answered in time.
+"""
 
 import asyncio
-from typing import Literal
+from typing import Any, Literal
 
 from orchestrator.recipe_labels import JudgeLabel
 from orchestrator.run import Run, RunError
-from trueline.v1 import judge_pb2
+from trueline.v1 import judge_pb2, types_pb2
 
 CALLS_AT_ONCE = 2  # for each replica
 # Of a call's deadline, which its requests are planned to take: what is tried again takes its turn once more,
 # and calls are spread over replicas in turn, not by who is free.
 PLANNED_SHARE = 0.5
+
+
+async def judge_expected(
+    run: Run, stage: str, version: types_pb2.ModelVersion | None, turn: int = 0
+) -> dict[str, Any]:
+    """What every call of a stage expects of the judge: the constitution and the version of its first call.
+
+    Fields of the judge's requests. The ledger keeps them, so that a resume expects the same; `turn` tells
+    judges in rotation apart, and an endpoint has no version.
+    """
+    kept = run.ledger.phase(stage, 0, "judge")
+    if kept is None:
+        constitution = (await run.ask("judge", lambda: run.peers.judge.get_constitution())).constitution
+        found = {"sha256": constitution.sha256, "constitution": constitution.name}
+        kept = run.ledger.finish_phase(stage, 0, "judge", found)
+    expected: dict[str, Any] = {"expected_constitution_sha256": kept["sha256"]}
+    if version is not None:
+        place = f"judge-{turn % len(run.recipe.services.judge.judges)}"
+        served = {"model": version.model, "number": version.number, "sha256": version.sha256}
+        first = run.ledger.phase(stage, 0, place) or run.ledger.finish_phase(stage, 0, place, served)
+        expected["expected_version"] = types_pb2.ModelVersion(**first)
+    return expected
 
 
 def few_at_once(run: Run) -> asyncio.Semaphore:

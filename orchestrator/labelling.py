@@ -18,7 +18,7 @@ from typing import Any
 
 from google.protobuf.json_format import MessageToDict
 
-from orchestrator.judge_calls import few_at_once, items_per_call
+from orchestrator.judge_calls import few_at_once, items_per_call, judge_expected
 from orchestrator.mending import Stopped
 from orchestrator.peers import in_parallel
 from orchestrator.prompts import Row, conversation
@@ -169,17 +169,19 @@ async def _ask(
     theirs = {pair.item for pair in for_people}
     free = few_at_once(run)
 
-    async def ask(part: Sequence[Pair]) -> None:
+    async def ask(part: Sequence[Pair], expected: dict[str, Any]) -> None:
         async with free:
             run.may_stop(f"{stage} {number} asks the judge again")
-            run.ledger.add_labels(stage, number, await _judged(run, part, label, seed))
+            request = compare_request(part, label, seed, expected)
+            run.ledger.add_labels(stage, number, await _judged(run, part, label, request))
 
     judges, left = len(run.recipe.services.judge.judges), [pair for pair in new if pair.item not in theirs]
     for place, of_judge in by_turn(left, judges, turn, seed) if left else ():
         if judges > 1:
             await run.serve_judge(place)
+        expected = await judge_expected(run, stage, run.judge, place)
         at_most = await items_per_call(run, label, "compare")
-        await in_parallel(ask(part) for part in cut(of_judge, at_most))
+        await in_parallel(ask(part, expected) for part in cut(of_judge, at_most))
 
 
 def by_turn(pairs: Sequence[Pair], judges: int, turn: int | None, seed: int) -> list[tuple[int, list[Pair]]]:
@@ -204,9 +206,10 @@ def _question(pair: Pair, source: str) -> Row:
     }
 
 
-async def _judged(run: Run, pairs: Sequence[Pair], label: JudgeLabel, seed: int) -> list[Row]:
+async def _judged(
+    run: Run, pairs: Sequence[Pair], label: JudgeLabel, request: judge_pb2.CompareRequest
+) -> list[Row]:
     """The rows of one call: verdicts or abstentions, with all that a replay and an audit need."""
-    request = compare_request(pairs, label, seed)
     reply, margins = await in_parallel(
         [
             run.ask("judge", lambda: run.peers.judge.compare(request, deadline=run.deadline)),
@@ -228,8 +231,10 @@ async def _judged(run: Run, pairs: Sequence[Pair], label: JudgeLabel, seed: int)
     return rows
 
 
-def compare_request(pairs: Sequence[Pair], label: JudgeLabel, seed: int) -> judge_pb2.CompareRequest:
-    """The judge's question about some pairs."""
+def compare_request(
+    pairs: Sequence[Pair], label: JudgeLabel, seed: int, expected: dict[str, Any]
+) -> judge_pb2.CompareRequest:
+    """The question about some pairs, to the judge that is expected."""
     choice = f"PRINCIPLE_CHOICE_{label.choice.upper()}"
     selection = judge_pb2.PrincipleSelection(
         choice=choice, names=label.principles, tags=label.tags, seed=derive(seed, "principle")
@@ -242,7 +247,9 @@ def compare_request(pairs: Sequence[Pair], label: JudgeLabel, seed: int) -> judg
     )
     sampling = judge_pb2.JudgeSampling(max_new_tokens=label.reasoning_tokens, seed=derive(seed, "reasoning"))
     items = [comparison_item(pair.item, pair.row, pair.first, pair.second) for pair in pairs]
-    return judge_pb2.CompareRequest(items=items, principles=selection, reading=reading, reasoning=sampling)
+    return judge_pb2.CompareRequest(
+        items=items, principles=selection, reading=reading, reasoning=sampling, **expected
+    )
 
 
 def comparison_item(item: str, row: Row, first: str, second: str) -> judge_pb2.ComparisonItem:

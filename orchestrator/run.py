@@ -45,6 +45,7 @@ class Run:
     time: Timekeeper = field(default_factory=Timekeeper)
     loads: int = 0
     scorers: dict[str, types_pb2.ModelVersion] = field(default_factory=dict)  # learned, as served
+    judge: types_pb2.ModelVersion | None = None  # as served; None: an endpoint
     # By service: what it was told last, and is told again after a restart.
     orders: dict[str, dict[str, Order]] = field(default_factory=lambda: defaultdict(dict))
     # By model: how the stage that trains it writes a version again whose files were damaged.
@@ -180,9 +181,10 @@ class Run:
     async def serve_judge(self, turn: int = 0) -> types_pb2.ModelVersion | None:
         """Makes the judge service judge by the model whose turn it is, newest version; None: an endpoint."""
         judges = self.recipe.services.judge.judges
-        if not judges:
-            return None
-        return await self._serve("judge", "judge", judges[turn % len(judges)], self.peers.serve_judge)
+        if judges:
+            model = judges[turn % len(judges)]
+            self.judge = await self._serve("judge", "judge", model, self.peers.serve_judge)
+        return self.judge
 
     async def _serve(self, service: str, what: str, model: str, serve: Serve) -> types_pb2.ModelVersion:
         where = self.locate(model)

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from orchestrator.evaluation.pairs import TIES, figures_of_pairs
-from orchestrator.judge_calls import few_at_once, items_per_call
+from orchestrator.judge_calls import few_at_once, items_per_call, judge_expected
 from orchestrator.labelling import Outcome, Pair, label_pairs
 from orchestrator.payloads import Payload, read_payload, write_payload
 from orchestrator.peers import in_parallel
@@ -71,7 +71,7 @@ async def ask_scores(
 
     A part is what the recipe says, so that a resume finds it; its calls are as small as they have to be.
     """
-    await run.serve_judge()
+    expected = await judge_expected(run, name, await run.serve_judge())
     free, at_most = few_at_once(run), await items_per_call(run, label, "score")
     names, tags = label.principles, label.tags
     choice = judge_pb2.PRINCIPLE_CHOICE_ENSEMBLE
@@ -82,6 +82,7 @@ async def ask_scores(
             items=[judged_response(row, text) for row, text in answers],
             principles=selection,
             min_option_mass=label.min_option_mass,
+            **expected,
         )
         async with free:
             run.may_stop(f"{name} {phase}")

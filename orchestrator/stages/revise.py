@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from orchestrator.data import read_prompts
 from orchestrator.fitting import fitting_prompts
-from orchestrator.judge_calls import few_at_once
+from orchestrator.judge_calls import few_at_once, judge_expected
 from orchestrator.labelling import reason_of
 from orchestrator.payloads import Payload, file_payload, read_payload, write_payload
 from orchestrator.peers import in_parallel
@@ -113,7 +113,7 @@ class Revising:
         run, settings = self.run, self.settings
         prompts: list[Row] = read_rows(run, read_prompts, settings.prompts, settings.prompt_limit)
         policy = await run.serve_policy(settings.policy)
-        expected = await self.judge_expected()
+        expected = await judge_expected(run, self.name, await run.serve_judge())
         prompts = await fitting_prompts(run, self.name, "prompts", prompts, settings, policy)
         truncate = settings.too_long == "truncate"
         sampler = Sampler(run, self.name, 1, settings.sampling, self.seed, truncate=truncate)
@@ -133,18 +133,6 @@ class Revising:
         chunks = cut_prompts(prompts, settings.prompts_per_chunk, samples, rows=LARGEST_JUDGED)
         revised = await in_parallel(work(index, rows) for index, rows in enumerate(chunks))
         return [each for chunk in revised for each in chunk]
-
-    async def judge_expected(self) -> dict[str, Any]:
-        """Brings the judge to its version; what every call expects of it, so that one stage has one judge."""
-        run = self.run
-        version = await run.serve_judge()
-
-        async def produce() -> dict[str, Any]:
-            in_force = await run.ask("judge", lambda: run.peers.judge.get_constitution())
-            return {"sha256": in_force.constitution.sha256, "constitution": in_force.constitution.name}
-
-        kept = await run.durable(self.name, 0, "judge", produce)
-        return {"expected_constitution_sha256": kept["sha256"], "expected_version": version}
 
     async def revise(
         self, expected: dict[str, Any], number: int, index: int, going_on: Sequence[Revised]

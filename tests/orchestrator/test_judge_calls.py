@@ -1,4 +1,4 @@
-"""How the judge is called: two calls at once, and no more questions than a slow endpoint answers in time."""
+"""How the judge is called: one judge a stage, two calls at once, no more than can be answered in time."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -8,12 +8,15 @@ from typing import Any
 import pytest
 
 from orchestrator.evaluation.judged import ask_scores
-from orchestrator.judge_calls import items_per_call
+from orchestrator.judge_calls import items_per_call, judge_expected
 from orchestrator.labelling import label_pairs
 from orchestrator.recipe_settings import JudgeSettings
 from orchestrator.run import Run, RunError
+from tests.judge.hosting import CONSTITUTION, write_constitution
 from tests.judge.scripted_endpoint import Endpoint, Reply, says
 from tests.orchestrator.test_labelling import good_wins, judged_run, label, pairs
+from trueline import CallError, JudgeClient
+from trueline.v1 import types_pb2
 
 PER_MINUTE, SECONDS = 3000.0, 4.0  # 200 requests before a call's deadline
 
@@ -101,3 +104,46 @@ async def test_calls_are_as_small_as_the_pace_of_the_recipe_asks(tmp_path: Path)
             await items_per_call(run, label(), "compare")
         slowed(run, 1.0, 1.0, constitution="c.yaml", model="judge")
         assert await items_per_call(run, label(), "compare") == 64, "a model of its own has no pace"
+
+
+async def read_another_constitution(run: Run, directory: Path) -> None:
+    """As where somebody edits the file and has the judge read it."""
+    write_constitution(directory, CONSTITUTION.replace("more honest", "longer"))
+    (address,) = run.peers.where.of("judge")
+    async with JudgeClient.direct(address) as judge:
+        assert (await judge.reload_constitution(header=run.header("another"))).changed
+
+
+async def test_another_constitution_in_mid_stage_is_refused_where_pairs_are_labelled(tmp_path: Path) -> None:
+    async with judged_run(tmp_path, good_wins) as (run, served):
+        await label_pairs(run, "collect", 1, pairs(4), label(pairs_per_call=2), seed=3)
+        await read_another_constitution(run, tmp_path)
+        with pytest.raises(CallError, match="expected_constitution_sha256: .* is in force, not"):
+            await label_pairs(run, "collect", 1, pairs(8), label(pairs_per_call=2), seed=3)
+        assert len(run.ledger.labels_of("collect", 1)) == 4 and len(served.bodies) == 8
+        for number in (1, 2):
+            await label_pairs(run, "dpo", number, pairs(2), label(), seed=3)
+    assert len({row["verdict"]["constitution_sha256"] for row in run.ledger.all_labels()}) == 2
+
+
+async def test_an_evaluation_scores_by_the_constitution_that_it_compared_by(tmp_path: Path) -> None:
+    async with judged_run(tmp_path, good_wins) as (run, _):
+        await label_pairs(run, "assess", 1, pairs(2), label(), seed=3)
+        await read_another_constitution(run, tmp_path)
+        with pytest.raises(CallError, match="expected_constitution_sha256: .* is in force, not"):
+            await ask_scores(run, "assess", "scores", label(), answers(2))
+
+
+async def test_each_judge_in_rotation_stays_the_version_that_it_was_in_its_first_turn(tmp_path: Path) -> None:
+    def version(model: str, sha256: str) -> types_pb2.ModelVersion:
+        return types_pb2.ModelVersion(model=model, number=1, sha256=sha256 * 64)
+
+    async with judged_run(tmp_path, good_wins) as (run, _):
+        slowed(run, constitution="c.yaml", model="one", rotation=["two"])
+        for turn, name, digest in ((0, "one", "a"), (1, "two", "b")):
+            expected = await judge_expected(run, "dpo", version(name, digest), turn)
+            assert expected["expected_version"] == version(name, digest)
+        changed = await judge_expected(run, "dpo", version("one", "c"), 2)
+        assert changed["expected_version"] == version("one", "a"), "of its turn before, whatever is served"
+        other = await judge_expected(run, "collect", version("one", "c"))
+    assert other["expected_version"] == version("one", "c"), "another stage goes by what there is now"
