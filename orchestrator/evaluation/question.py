@@ -16,6 +16,7 @@ from typing import Any
 
 from orchestrator.data import file_sha256, read_prompts
 from orchestrator.drive import checked_name, new_run, open_run, same_run
+from orchestrator.evaluation.external import judge_at_addresses
 from orchestrator.evaluation.probes import read_probes
 from orchestrator.evaluation.subjects import (
     EvaluationError,
@@ -42,11 +43,18 @@ Values = dict[str, Any]
 
 
 def evaluation(options: Namespace) -> tuple[Path, Ledger]:
-    """The directory and ledger of the evaluation that was asked for, begun or gone on with."""
+    """The directory and ledger of the evaluation that was asked for, begun or gone on with.
+
+    Asks a judge that stands at addresses who it is, in an event loop of its own.
+    """
     origin = origin_of(options)
     recipe = recipe_of(options, origin)
+    judge = judge_at_addresses(recipe["services"])
     parent = options.runs / options.run if options.run else options.runs
-    name = options.name or f"{recipe['name']}-{digest(recipe)[:8]}"
+    made = f"{recipe['name']}-{digest(recipe, judge)[:8]}"
+    if judge is not None:  # no address is a part of what a recipe asks, so that its name has to tell
+        recipe["name"] = made
+    name = options.name or made
     directory = parent / "evaluations" / checked_name(name)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "evaluation.yaml"
@@ -267,9 +275,15 @@ def named(given: list[str], flag: str, what: str) -> Iterator[tuple[str, str]]:
         yield name, value
 
 
-def digest(recipe: Values) -> str:
-    """SHA-256 of a recipe and of what it names: files, models, rules' code. Less who serves it."""
+def digest(recipe: Values, judge: Values | None = None) -> str:
+    """SHA-256 of a recipe and of what it names: files, models, rules' code. Less who serves it.
+
+    `judge` is what one at addresses says of itself: by default its addresses tell it from another.
+    """
     kept = json.loads(json.dumps(recipe))
+    addresses = kept["services"].get("judge", {}).get("addresses")
+    if addresses:
+        kept["judge"] = judge or {"addresses": sorted(addresses)}
     for service in kept["services"].values():
         service.pop("addresses", None)
         service.pop("replicas", None)

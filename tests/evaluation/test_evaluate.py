@@ -14,10 +14,12 @@ from orchestrator.__main__ import main, parser
 from orchestrator.drive import drive
 from orchestrator.evaluation.question import evaluation
 from orchestrator.evaluation.subjects import EvaluationError
+from orchestrator.ledger import Ledger
 from orchestrator.progress import PlainProgress
 from orchestrator.report import write_report
+from orchestrator.run import RunError
 from orchestrator.summary import summarise
-from tests.judge.hosting import judge_service, write_constitution
+from tests.judge.hosting import CONSTITUTION, judge_service, write_constitution
 from tests.judge.scripted_endpoint import Reply, endpoint, logs, says, slots
 from tests.model_services import policy_service, reference_service
 from tests.orchestrator.written_run import RunWriter
@@ -72,9 +74,14 @@ async def services(tmp_path: Path) -> AsyncIterator[list[str]]:
         yield [w for name, (_, server) in opened.items() for w in (f"--{name}-address", server.address)]
 
 
+async def begun(words: list[str]) -> tuple[Path, Ledger]:
+    """As the command begins it: in a thread without an event loop, while the services answer in this one."""
+    return await asyncio.to_thread(evaluation, parser().parse_args(words))
+
+
 async def evaluated(words: list[str]) -> tuple[Path, dict[str, Any]]:
     """Directory and report of an evaluation that was driven to its end."""
-    directory, ledger = evaluation(parser().parse_args(words))
+    directory, ledger = await begun(words)
     if ledger.info()["status"] != "finished":
         assert await drive(directory, ledger, PlainProgress(sys.stderr))
     report = summarise(ledger)
@@ -267,3 +274,31 @@ def test_a_model_whose_weights_changed_is_another_question(tmp_path: Path) -> No
     assert evaluation(parser().parse_args(words))[0] == first
     write_tiny_model(tmp_path / "two", seed=9)
     assert evaluation(parser().parse_args(words))[0] != first
+
+
+async def test_two_judges_at_addresses_are_two_evaluations(tmp_path: Path) -> None:
+    words, other = words_of(tmp_path), tmp_path / "other"
+    other.mkdir()
+    rewritten = write_constitution(other, CONSTITUTION.replace("kinder", "softer"))
+    async with AsyncExitStack() as stack:
+        served = stack.enter_context(endpoint(prefers_the_longer))
+
+        async def judge(constitution: Path, **settings: Any) -> str:
+            opened = judge_service(constitution, served, **settings)
+            return (await stack.enter_async_context(opened))[1].address
+
+        plain = write_constitution(tmp_path)
+        first, twin = await judge(plain), await judge(plain)
+        others = [await judge(plain, endpoint_model="another"), await judge(rewritten)]
+        asked = {
+            address: (await begun([*words, "--judge-address", address]))[0] for address in (first, *others)
+        }
+        assert len(set(asked.values())) == 3
+        again, _ = await begun([*words, "--judge-address", twin])
+        assert again == asked[first], "the same judge elsewhere is the same question"
+        await begun([*words, "--name", "mine", "--judge-address", first])
+        await begun([*words, "--name", "mine", "--judge-address", twin])
+        with pytest.raises(RunError, match="holds a run of another recipe"):
+            await begun([*words, "--name", "mine", "--judge-address", others[0]])
+    gone = [(await begun([*words, "--judge-address", address]))[0] for address in (first, twin)]
+    assert len({*gone, *asked.values()}) == 5, "whoever does not answer is told by the address"
