@@ -74,8 +74,7 @@ def by_itself(row: Row, principle: str) -> Row:
     alone = {**row, "verdict": {**row["verdict"], "verdict": said}, "probability": None, "reason": None}
     both = orders(alone)
     if both is None:
-        unread = (each["abstention"]["reason"] for each in own if "abstention" in each)
-        return {**alone, "reason": next(unread).removeprefix("ABSTENTION_REASON_").lower()}
+        return {**alone, "reason": next(reason_read(each) for each in own if "abstention" in each)}
     rules = row["question"].get("reading", {})
     reason = undecided(*both, rules.get("disagreement_tolerance", 0.0), rules.get("tie_band", 0.0))
     return {**alone, "reason": reason} if reason else {**alone, "probability": sum(both) / 2}
@@ -196,6 +195,11 @@ def principles_of(row: Row) -> list[str]:
 def readings_of(row: Row) -> list[Row]:
     """Every question and answer behind a verdict."""
     return list(row["verdict"]["verdict"].get("readings", []))
+
+
+def reason_read(reading: Row) -> str:
+    """Why a reading says nothing, such as "unparsable"."""
+    return str(reading["abstention"]["reason"]).removeprefix("ABSTENTION_REASON_").lower()
 
 
 def names_of_judges(verdicts: Sequence[Row]) -> Callable[[Row], str]:

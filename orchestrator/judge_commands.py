@@ -13,7 +13,7 @@ from orchestrator.judge_audit import CHECK, audit, disagreements, model_of
 from orchestrator.judge_scoring import rated
 from orchestrator.ledger import Ledger, LedgerError
 from orchestrator.prompts import as_text
-from orchestrator.replaying import Replay, replay
+from orchestrator.replaying import Replay, is_answered, replay
 from orchestrator.seeds import derive
 
 ANSWERS = {"1": 1.0, "2": 0.0, "t": 0.5}
@@ -197,14 +197,19 @@ def replay_command(options: argparse.Namespace) -> int:
     """Asks again; 0 where every verdict came out as it was."""
     directory = options.runs / checked_name(options.run)
     ledger = open_run(directory, options.ledger)
-    verdicts = ledger.all_labels("judge")
+    kept = ledger.all_labels("judge")
+    verdicts = [row for row in kept if is_answered(row)]
+    left_out = len(kept) - len(verdicts)
     if not verdicts:
-        raise LedgerError(f"run {ledger.run} has no verdict of a judge")
+        why = f": the endpoint gave no answer for {left_out}" if left_out else ""
+        raise LedgerError(f"run {ledger.run} has no verdict of a judge{why}")
     asked = random.Random(0).sample(verdicts, min(options.count, len(verdicts)))
     found: Replay = asyncio.run(replay(recorded_recipe(directory, ledger), directory, ledger, asked))
     print(
         f"{found.same} of {len(asked)} verdicts came out the same, {found.to_the_bit} of them to the last bit"
     )
+    if left_out:
+        print(f"{left_out} were left out: the endpoint gave no answer, or they were asked about anew")
     for row, now in found.others:
         print(f"{row['stage']} {row['round']} {row['item']} by {model_of(row)}: {now}", file=sys.stderr)
     return 0 if found.same == len(asked) else 1

@@ -11,7 +11,8 @@ from typing import Any
 
 from google.protobuf.json_format import ParseDict
 
-from orchestrator.judge_audit import model_of, principles_of
+from orchestrator.judge_audit import model_of, principles_of, readings_of, reason_read
+from orchestrator.label_rows import ASIDE
 from orchestrator.labelling import as_answer, comparison_item
 from orchestrator.launcher import LocalServices
 from orchestrator.ledger import Ledger
@@ -27,6 +28,8 @@ Row = dict[str, Any]
 AT_ONCE = 32
 # A local judge's probabilities depend by bits on what stands beside a question in its batch.
 TOLERANCE = 1e-4
+# Abstentions that say how the endpoint was, not what the judge thought.
+UNANSWERED = frozenset({"endpoint_failed", "endpoint_refused", "rate_limited", "timed_out"})
 
 
 @dataclass
@@ -61,6 +64,15 @@ async def replay(recipe: Recipe, directory: Path, ledger: Ledger, verdicts: Sequ
                 for row, verdict in zip(part, reply.verdicts, strict=True):
                     compare(found, row, as_answer(verdict))
     return found
+
+
+def is_answered(row: Row) -> bool:
+    """True where the judge answered every question behind a verdict: only then can it come out the same.
+
+    False too for what was set aside, since it was asked about again.
+    """
+    unread = {reason_read(each) for each in readings_of(row) if "abstention" in each}
+    return not row["item"].startswith(ASIDE) and not UNANSWERED & {row["reason"], *unread}
 
 
 def by_question(verdicts: Sequence[Row]) -> list[list[Row]]:

@@ -14,7 +14,7 @@ from orchestrator.__main__ import main
 from orchestrator.drive import new_run, recorded_recipe
 from orchestrator.judge_audit import audit, disagreements, names_of_judges, undecided
 from orchestrator.judge_commands import label_all
-from orchestrator.labelling import Pair, as_answer, label_pairs
+from orchestrator.labelling import Pair, as_answer, ask_again, label_pairs
 from orchestrator.ledger import Ledger, open_engine, sqlite_url
 from orchestrator.mending import Stopped
 from orchestrator.metrics import RunMetrics, judge_samples
@@ -25,7 +25,7 @@ from orchestrator.report_feedback import feedback_of, feedback_tables
 from orchestrator.run import Run, RunError
 from services.judge.labels import is_tie, orders_disagree
 from tests.judge.hosting import TINY_CONSTITUTION, write_constitution
-from tests.judge.scripted_endpoint import logs, says, slots
+from tests.judge.scripted_endpoint import Reply, logs, says, slots
 from tests.orchestrator.test_labelling import good_wins, judged_run, label, pairs
 from tests.orchestrator.written_run import RunWriter
 
@@ -211,6 +211,43 @@ async def test_stored_verdicts_come_out_the_same(tmp_path: Path) -> None:
     compare(found, rows[5], {"probability": 0.3})
     compare(found, rows[0], {"reason": "tie"})
     assert found.same == 10 and "is 0.3" in found.others[0][1] and "is tie" in found.others[1][1]
+
+
+def test_a_run_whose_outage_was_mended_replays_what_the_judge_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    down = [True]
+
+    def breaks(told: str, before: int) -> Any:
+        number, honest = int(slots(told)[0].split()[-1]), "honest" in told
+        if down[0] and (number in (3, 7) or number == 5 and honest):  # 5 has a verdict, by kindness alone
+            return Reply(status=404, body={"error": {"message": "no such model"}})
+        return good_wins(told, before)
+
+    async def write() -> None:
+        async with judged_run(tmp_path, breaks) as (run, _):
+            ensemble = label(choice="ensemble")
+            outcomes = await label_pairs(run, "collect", 1, pairs(10), ensemble, seed=3)
+            assert [each.reason for each in outcomes if each.failed] == ["endpoint_refused"] * 2
+            ask_again(run, "collect", 1, pairs(10), outcomes)
+            down[0] = False
+            await label_pairs(run, "collect", 1, pairs(10), ensemble, seed=3)
+            down[0] = True
+            await label_pairs(run, "collect", 2, pairs(4), ensemble, seed=3)
+
+    asked: list[dict[str, Any]] = []
+
+    async def all_the_same(recipe: Recipe, directory: Path, ledger: Ledger, rows: Any) -> Replay:
+        asked.extend(rows)
+        return Replay(same=len(rows), to_the_bit=len(rows))
+
+    asyncio.run(write())
+    monkeypatch.setattr("orchestrator.judge_commands.replay", all_the_same)
+    assert main(["replay-verdicts", "run", "--runs", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert "12 of 12 verdicts came out the same" in said and "4 were left out" in said
+    places = {(row["round"], int(row["item"].removeprefix("p").partition("/")[0])) for row in asked}
+    assert places == {(1, n) for n in range(10) if n != 5} | {(2, n) for n in range(3)}
 
 
 def with_judges(tmp_path: Path, **models: Path) -> tuple[Recipe, Path, Ledger]:
