@@ -28,7 +28,7 @@ def principle_faults(raw: dict[str, Any]) -> Iterator[Fault]:
         return
     known = {
         "principles": [str(each.get("name")) for each in principles],
-        "tags": sorted({str(tag) for each in principles for tag in each.get("tags") or ()}),
+        "tags": sorted({str(tag) for each in principles for tag in _tags(each)}),
     }
     for path, field, name in _asked(raw.get("stages"), ("stages",)):
         if name not in known[field]:
@@ -39,10 +39,15 @@ def principle_faults(raw: dict[str, Any]) -> Iterator[Fault]:
 def _principles(path: Path) -> list[dict[str, Any]]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):  # PyYAML lets a date's ValueError through
         return []
     found = content.get("principles") if isinstance(content, dict) else None
     return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
+
+
+def _tags(principle: dict[str, Any]) -> list[Any]:
+    tags = principle.get("tags")
+    return tags if isinstance(tags, list) else []
 
 
 def _asked(record: Any, path: Place) -> Iterator[tuple[Place, str, str]]:

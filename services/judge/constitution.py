@@ -105,11 +105,21 @@ def parse_constitution(text: str) -> Constitution:
 
 
 class _Loader(yaml.SafeLoader):
-    """Remembers keys that stand twice in one mapping: plain YAML keeps the last in silence."""
+    """Remembers keys that stand twice in one mapping: plain YAML keeps the last in silence.
+
+    Refuses half a character, such as the escape "\\ud83d": no hash and no message could hold it.
+    """
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
         self.faults: list[str] = []
+
+    def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:
+        value = super().construct_scalar(node)
+        if any("\ud800" <= character <= "\udfff" for character in value):
+            problem = 'half a character (one escape says a whole one: "\\U0001F600")'
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+        return value
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()

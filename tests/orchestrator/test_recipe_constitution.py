@@ -108,5 +108,8 @@ def test_a_principle_that_the_constitution_does_not_have_is_told_at_the_door(
 def test_principles_that_are_there_or_cannot_be_known_are_no_fault(tmp_path: Path) -> None:
     load_recipe(REAL, ["stages.collect.label.principles=[helpful, honest]", "stages.revise.tags=[harmless]"])
     other = tmp_path / "other.yaml"
-    other.write_text("- a list of another shape")
+    for text in ("- a list of another shape", "name: 2024-13-01", "[" * 5000):
+        other.write_text(text)
+        load_recipe(REAL, [f"services.judge.constitution={other}", "stages.collect.label.principles=[mine]"])
+    other.write_text("principles: [{name: mine, tags: 7}]")
     load_recipe(REAL, [f"services.judge.constitution={other}", "stages.collect.label.principles=[mine]"])
