@@ -16,9 +16,10 @@ Row = dict[str, Any]
 async def rated(
     recipe: Recipe, directory: Path, ledger: Ledger, labels: Sequence[Row], scorer: str
 ) -> list[Row]:
-    """The labels, those of the judge with `scorer_margin`: the first's raw score less the second's, or None.
+    """The labels, those of the judge with `scorer_margin`: the first's score less the second's, or None.
 
-    RunError for a scorer that the recipe's reward service does not host. The ledger is left as it is.
+    The scores are normalised, as they train. RunError for a scorer that the recipe's reward service does not
+    host. The ledger is left as it is.
     """
     hosted = recipe.services.reward
     known = [*hosted.learned, *hosted.rules, *hosted.combined]
@@ -32,6 +33,6 @@ async def rated(
     ]
     async with beside(recipe, directory, ledger, "reward") as run:
         await run.serve_scorers(scorer)
-        margins = await score_margins(run, pairs, scorer)
+        margins = await score_margins(run, pairs, scorer, normalised=True)
     found = {id(row): margin for row, margin in zip(judged, margins, strict=True)}
     return [{**row, "scorer_margin": found.get(id(row))} for row in labels]

@@ -275,11 +275,16 @@ def reason_of(abstention: judge_pb2.Abstention) -> str:
     return name.removeprefix("ABSTENTION_REASON_").lower()
 
 
-async def score_margins(run: Run, pairs: Sequence[Pair], scorer: str | None) -> list[float | None]:
-    """The first's raw score less the second's, for each pair; None where one is missing, or nobody scores."""
+async def score_margins(
+    run: Run, pairs: Sequence[Pair], scorer: str | None, normalised: bool = False
+) -> list[float | None]:
+    """The first's score less the second's, for each pair; None where one is missing, or nobody scores.
+
+    Raw scores, or normalised ones: those that train, and that may order a pair otherwise where length counts.
+    """
     if scorer is None:
         return [None] * len(pairs)
-    scores = await _scores(run, scorer, pairs)
+    scores = await _scores(run, scorer, pairs, normalised)
     return [None if one is None or other is None else one - other for one, other in scores]
 
 
