@@ -98,6 +98,7 @@ class PpoAlgorithm(Settings):
 REFERENCE_FREE = ("orpo", "simpo")  # compare with no reference
 MISMATCHED = ("kto",)  # read responses to prompts they do not answer, which only the trainer's own copy can
 SMOOTHED = ("cdpo", "robust_dpo")
+SOFT = ("soft_dpo", "gdpo")  # take a tie as it is; the others have a pair be decided
 
 
 class PreferenceAlgorithm(Settings):
@@ -157,6 +158,11 @@ class PreferenceAlgorithm(Settings):
     def mismatches(self) -> bool:
         """True where the trainer has to hold the reference itself."""
         return self.loss in MISMATCHED
+
+    @property
+    def takes_ties(self) -> bool:
+        """True where a pair whose responses are equally good is one to learn from."""
+        return self.loss in SOFT
 
     @model_validator(mode="after")
     def _takes_what_its_loss_takes(self) -> "PreferenceAlgorithm":

@@ -100,8 +100,10 @@ class DpoRounds(OnlineRounds):
             sources[outcome.source] += outcome.probability is not None
             missing[outcome.reason] += outcome.failed
             kept.append(pair.as_message(outcome))
+        if kept and self._is_one_prompt(kept) and not +missing:
+            left_out["one_prompt"], sources, kept = len(kept), Counter(), []
         counts = {"left_out": dict(left_out), "missing": dict(+missing), "sources": dict(+sources)}
-        self._refuse_missing(len(kept), +missing, counts)
+        self._refuse_missing(kept, +missing, counts)
         return kept, {"pairs": len(pairs), **counts}
 
     def _left_out(self, outcome: Outcome) -> str:
@@ -113,16 +115,23 @@ class DpoRounds(OnlineRounds):
             return "tie"
         return "uncertain" if certainty < self.settings.min_certainty else ""
 
-    def _refuse_missing(self, kept: int, missing: Counter[str], counts: dict[str, Any]) -> None:
+    def _is_one_prompt(self, kept: Sequence[trainer_pb2.PreferencePair]) -> bool:
+        """True where the pairs that have a label are of one prompt and the loss needs those of another."""
+        labelled = [pair.sampled for pair in kept if pair.WhichOneof("preference") == "probability"]
+        return self.settings.algorithm.mismatches and len({tuple(p.first.prompt_ids) for p in labelled}) < 2
+
+    def _refuse_missing(
+        self, kept: Sequence[trainer_pb2.PreferencePair], missing: Counter[str], counts: dict[str, Any]
+    ) -> None:
         """RunError where too many labels are missing, or all of those that could be learned from."""
         failed, limit = missing.total(), self.settings.algorithm.max_missing_share
-        if failed > limit * kept:
+        if failed > limit * len(kept):
             reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(missing.items()))
             raise RunError(
-                f"{self.name}: {failed} of {kept} pairs have no label, more than max_missing_share "
+                f"{self.name}: {failed} of {len(kept)} pairs have no label, more than max_missing_share "
                 f"({limit:g}) allows: {reasons}. Mend who labels and resume"
             )
-        if failed and kept == failed:
+        if failed and (len(kept) == failed or self._is_one_prompt(kept)):
             raise RunError(f"{self.name}: no pair is left to learn from: {counts}")
 
     def result(self) -> dict[str, Any]:

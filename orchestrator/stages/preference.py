@@ -1,11 +1,15 @@
 """Learning from a collection of comparisons without a reward model, once and offline."""
 
+import json
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from orchestrator.prompts import conversation
+from orchestrator.recipe_algorithms import PreferenceAlgorithm
 from orchestrator.recipe_rounds import PreferenceStage
 from orchestrator.run import Run, RunError
+from orchestrator.sampling import cut
 from orchestrator.seeds import derive
 from orchestrator.stages.reward import limited
 from orchestrator.stages.supervised import steps_of
@@ -29,6 +33,11 @@ async def run_preference(run: Run, name: str, settings: PreferenceStage) -> dict
     held_out = preference_batch([row for row in collected if row["held_out"]])
     if not steps:
         raise RunError(f"stages.{name}: collection {settings.comparisons!r} has no comparisons to train on")
+    if not all(teaches(settings.algorithm, step) for step in steps):
+        raise RunError(
+            f"stages.{name}: collection {settings.comparisons!r} has nothing that {settings.algorithm.loss} "
+            "learns from: ties alone, or for kto one prompt alone"
+        )
 
     def request(number: int) -> trainer_pb2.PreferenceStepRequest:
         return trainer_pb2.PreferenceStepRequest(inline=preference_batch(steps[number - 1]))
@@ -41,6 +50,9 @@ async def run_preference(run: Run, name: str, settings: PreferenceStage) -> dict
     if held_out.pairs:
         measured = trainer_pb2.PreferenceStepRequest(inline=held_out)
         accuracy = await measure(stage, len(steps), "held-out", step, measured)
+        if not accuracy["pairs"]:
+            what = f"none of {len(held_out.pairs)} held-out comparisons can be measured"
+            run.progress.note(f"{name}: {what} by {settings.algorithm.loss}")
     published = await stage.publish(len(steps))
     return {
         "model": settings.output,
@@ -70,9 +82,37 @@ def begin_preference(
 def preference_steps(
     seed: int, name: str, settings: PreferenceStage, collected: list[Row]
 ) -> list[list[Row]]:
-    """The rows that each step trains on, which seed, comparisons and settings decide."""
+    """The rows that each step trains on, which seed, comparisons and settings decide.
+
+    A step that teaches nothing by itself joins its neighbour in the same epoch: no row is dropped.
+    """
     training = limited([row for row in collected if not row["held_out"]], settings.comparison_limit)
-    return steps_of(training, settings.epochs, settings.rows_per_step, derive(seed, name))
+    steps = steps_of(training, settings.epochs, settings.rows_per_step, derive(seed, name))
+    epochs = cut(steps, max(1, len(steps) // settings.epochs))
+    return [step for epoch in epochs for step in joined(settings.algorithm, epoch)]
+
+
+def joined(algorithm: PreferenceAlgorithm, steps: Sequence[list[Row]]) -> list[list[Row]]:
+    """The same rows in order, in steps each of which teaches something where all of them together do."""
+    made: list[list[Row]] = []
+    for step in steps:
+        if made and not teaches(algorithm, made[-1]):
+            made[-1] = made[-1] + step
+        else:
+            made.append(step)
+    if len(made) > 1 and not teaches(algorithm, made[-1]):
+        made[-2:] = [made[-2] + made[-1]]
+    return made
+
+
+def teaches(algorithm: PreferenceAlgorithm, rows: Sequence[Row]) -> bool:
+    """True where rows hold a pair that the loss learns from; kto needs one of another prompt beside it."""
+    prompts = {
+        json.dumps(row["prompt"], sort_keys=True)
+        for row in rows
+        if algorithm.takes_ties or any(probability != 0.5 for *_, probability in row["preferences"])
+    }
+    return len(prompts) > (1 if algorithm.mismatches else 0)
 
 
 def pairs_in(steps: list[list[Row]]) -> int:

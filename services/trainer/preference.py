@@ -27,7 +27,14 @@ from services.trainer.optimizers import Learner, NonFiniteError
 from services.trainer.preference_door import PreferenceDoor, masked_ids
 from services.trainer.preference_losses import Pairs, implicit_rewards, kto_baseline, preference_loss
 from services.trainer.preference_metrics import Measured
-from services.trainer.preference_passes import Frozen, Passes, PreparedPairs, masked_sums, prepare
+from services.trainer.preference_passes import (
+    Frozen,
+    Passes,
+    PreparedPairs,
+    masked_sums,
+    partners_of,
+    prepare,
+)
 from services.trainer.preference_records import PreferencePair, TrainingPair
 from services.trainer.preference_settings import PreferenceSettings
 from services.trainer.records import Excluded, StagePlan, StepOutcome
@@ -92,9 +99,11 @@ class PreferenceStage(Stage):
         return self._outcome(True, sums, pairs, excluded, training)
 
     def evaluate(self, batch: Sequence[PreferencePair], progress: ProgressFeed) -> StepOutcome:
-        """The metrics alone: nothing is trained."""
+        """The metrics alone: nothing is trained. Of pairs none of which can be measured the counts alone."""
         self.compute.use_all_threads()
-        pairs, excluded = self._admit(batch, progress)
+        pairs, excluded = self._admit(batch, progress, need_one=False)
+        if not pairs or (self.loss.mismatched and None in partners_of(pairs, self.loaded.context_length)):
+            return self._outcome(False, Measured(), [], excluded, {})
         minibatch = self._micro_batches(pairs, list(range(len(pairs))))
         prepared = self._prepare(pairs, minibatch, progress)
         baseline = self._baseline(prepared, minibatch)
@@ -171,10 +180,10 @@ class PreferenceStage(Stage):
         return kto_baseline(torch.tensor(found, dtype=torch.float64, device=self.compute.device))
 
     def _admit(
-        self, batch: Sequence[PreferencePair], progress: ProgressFeed
+        self, batch: Sequence[PreferencePair], progress: ProgressFeed, *, need_one: bool = True
     ) -> tuple[list[TrainingPair], list[Excluded]]:
         progress.report("reading the batch", 0, len(batch))
-        return self.door().admit(batch)
+        return self.door().admit(batch, need_one=need_one)
 
     def door(self) -> PreferenceDoor:
         """What pairs have to fit."""
@@ -223,7 +232,9 @@ class PreferenceStage(Stage):
         excluded: list[Excluded],
         training: dict[str, float | None],
     ) -> StepOutcome:
-        found = sums.numbers(compares=self.loss.reference, mismatches=self.loss.mismatched)
+        found: dict[str, float | None] = {"comparisons": 0}
+        if sums.pairs:
+            found = sums.numbers(compares=self.loss.reference, mismatches=self.loss.mismatched)
         counts = {
             "rows": len(pairs),
             "excluded": len(excluded),

@@ -113,11 +113,17 @@ def prepare(
 
     `parts` are the micro-batches of the first pass: the frozen copy reads the rows in these, so that a
     policy that is its reference has the very same log-probs (a row's last bit may depend on the others).
-    `compares` says whether the loss has a reference, `mismatches` whether it is KTO.
+    `compares` says whether the loss has a reference, `mismatches` whether it is KTO. Raises FieldError for
+    a pair that KTO has no partner for.
     """
     if not compares:
         return PreparedPairs(pairs, [], [], [])
-    partners = partners_of(pairs, context_length) if mismatches else []
+    partners: list[int] = []
+    for partner in partners_of(pairs, context_length) if mismatches else []:
+        if partner is None:
+            limit = "kto needs for each prompt a pair of another prompt, whose responses fit the context too"
+            raise FieldError(FIELD, f"{len(pairs)} pairs", limit)
+        partners.append(partner)
     bare = PreparedPairs(pairs, [], partners, [])
 
     # Of the whole batch, not of a part: with several ranks all have to make as many passes.
@@ -151,21 +157,17 @@ def _by_pair(
     return pairs
 
 
-def partners_of(pairs: Sequence[TrainingPair], context_length: int) -> list[int]:
+def partners_of(pairs: Sequence[TrainingPair], context_length: int) -> list[int | None]:
     """For each pair the next one, around the end, with another prompt and responses that fit behind this one.
 
-    Fixed before minibatches are drawn, so that a minibatch of one pair has a mismatch too. Raises FieldError
-    for a pair without one.
+    Fixed before minibatches are drawn, so that a minibatch of one pair has a mismatch too. None for a pair
+    without one.
     """
-    partners = []
+    partners: list[int | None] = []
     for index, pair in enumerate(pairs):
         room = context_length - len(pair.prompt)
         others = ((index + step) % len(pairs) for step in range(1, len(pairs)))
-        found = next((i for i in others if _mismatches(pair, pairs[i], room)), None)
-        if found is None:
-            limit = "kto needs for each prompt a pair of another prompt, whose responses fit the context too"
-            raise FieldError(FIELD, f"{len(pairs)} pairs", limit)
-        partners.append(found)
+        partners.append(next((i for i in others if _mismatches(pair, pairs[i], room)), None))
     return partners
 
 

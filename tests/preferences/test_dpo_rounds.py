@@ -116,3 +116,17 @@ async def test_kto_has_the_trainer_hold_the_reference(tmp_path: Path) -> None:
         await done(run)
     (row,) = run.ledger.all_rounds("dpo")
     assert row.metrics["loss"] == pytest.approx(0.5, abs=1e-4)
+
+
+async def test_kto_ends_at_a_round_whose_pairs_are_of_one_prompt(tmp_path: Path) -> None:
+    """Nothing of the round is trained, and a resume finds the same end."""
+    stage = {**DPO, "prompts_per_round": 1, "algorithm": {**ALGORITHM, "loss": "kto"}}
+    async with whole_run(tmp_path, {"dpo": stage}) as run:
+        result = await done(run)
+        assert await done(run) == result
+        labelled = run.ledger.phase("dpo", 1, "labelled") or {}
+        version, notes = run.ledger.latest_version("policy"), run.ledger.info()["notes"]
+    assert labelled["left_out"] == {"one_prompt": labelled["pairs"]} and labelled["sources"] == {}
+    assert result["committed"] == 0 and run.ledger.phase("dpo", 1, "trained") is None
+    assert version is not None and version["number"] == 1 and "left no pair to learn from" in notes[-1]
+    assert [each for each in recounted(run).findings if each.kind != "stage_order"] == []

@@ -79,6 +79,18 @@ async def test_a_tie_trains_where_the_loss_takes_the_label_as_it_is(tmp_path, st
         await one_preference_step(tmp_path, pairs, start, loss="dpo")
 
 
+async def test_pairs_of_which_none_can_be_measured_have_no_numbers(tmp_path, start):
+    ties = [changed(pair, probability=0.5) for pair in sampled_pairs(start, start, 3)]
+    found = await one_preference_step(tmp_path, ties, start, evaluate_only=True)
+    assert dict(found.metrics) == {"comparisons": 0, "rows": 0, "excluded": 3, "tokens": 0}
+    assert not found.trained and {row.reason for row in found.excluded} == {"tie"}
+    one_prompt = [written("w3", "w4"), written("w5", "w6")]
+    found = await one_preference_step(tmp_path, one_prompt, start, loss="kto", evaluate_only=True)
+    assert dict(found.metrics) == {"comparisons": 0, "rows": 0, "excluded": 0, "tokens": 0}
+    with pytest.raises(CallError, match="kto needs for each prompt a pair of another prompt"):
+        await one_preference_step(tmp_path, one_prompt, start, loss="kto")
+
+
 async def test_too_many_missing_preferences_refuse_the_step(tmp_path, start):
     pairs = sampled_pairs(start, start, 10)
     pairs[:2] = [changed(pair, probability=None) for pair in pairs[:2]]
