@@ -13,6 +13,8 @@ CALLS_AT_ONCE = 2  # for each replica
 # Of a call's deadline, which its requests are planned to take: what is tried again takes its turn once more,
 # and calls are spread over replicas in turn, not by who is free.
 PLANNED_SHARE = 0.5
+# Abstentions that say how the endpoint was, not what the judge thought: it may answer when asked again.
+UNANSWERED = frozenset({"endpoint_failed", "endpoint_refused", "rate_limited", "timed_out"})
 
 
 async def judge_expected(

@@ -15,6 +15,7 @@ from orchestrator.recipe_settings import (
     NotNegative,
     SampledSettings,
     Settings,
+    Share,
 )
 
 
@@ -45,7 +46,8 @@ class ReviseStage(SampledSettings):
     """Prompts in one call to the policy service, whose responses are revised together; fewer where these are
     more than 1,024."""
     principles: list[str] = []
-    """Only principles of these names; empty takes all. One is drawn by weight for each response and round."""
+    """Only principles of these names; empty takes all. One is drawn by weight for each response and round, of
+    those that have a text for all that the stage writes by it."""
     tags: list[str] = []
     """Only principles with one of these tags; empty takes all."""
     rounds: Annotated[int, Field(ge=1, le=64)] = 1
@@ -56,6 +58,9 @@ class ReviseStage(SampledSettings):
     """How critiques are written; null as revisions."""
     writing: WritingSettings
     """How revisions are written."""
+    max_missing_share: Share = 0.1
+    """Share of responses about which the judge could not be asked, empty and withheld answers apart; above it
+    the run stops."""
     output: Annotated[Name, Makes("demonstrations")]
     """The name of the demonstrations: each prompt with its last revision."""
 
@@ -70,6 +75,8 @@ class JudgeCheckStage(Settings):
     """Comparisons to ask about, from the first; null asks about all."""
     label: JudgeLabel
     """How the judge is asked."""
+    max_missing_share: Share = 0.1
+    """Share of pairs whose label failed, ties and other abstentions apart; above it the run stops."""
     examples: CountOrZero = 4
     """Wrong answers that the report shows."""
 

@@ -13,7 +13,7 @@ ASK_BY_PRINCIPLE = ("judge", "revise")  # kinds of label and of stage
 
 
 def principle_faults(raw: dict[str, Any]) -> Iterator[Fault]:
-    """Names that the constitution does not have.
+    """Names that the constitution does not have, and stages that it has no principle for.
 
     None where it is elsewhere, not written yet, or in no shape of ours: the judge, who reads it, says what is
     wrong with the file.
@@ -34,6 +34,7 @@ def principle_faults(raw: dict[str, Any]) -> Iterator[Fault]:
         if name not in known[field]:
             what = field.removesuffix("s")
             yield path, f"the constitution has no {what} {name!r}{suggestion(name, known[field])}"
+    yield from _without_principle(raw.get("stages"), principles)
 
 
 def _principles(path: Path) -> list[dict[str, Any]]:
@@ -48,6 +49,24 @@ def _principles(path: Path) -> list[dict[str, Any]]:
 def _tags(principle: dict[str, Any]) -> list[Any]:
     tags = principle.get("tags")
     return tags if isinstance(tags, list) else []
+
+
+def _without_principle(stages: Any, principles: list[dict[str, Any]]) -> Iterator[Fault]:
+    """Stages that revise, where no principle which they take has the texts that they write by."""
+    for name, stage in stages.items() if isinstance(stages, dict) else ():
+        if not isinstance(stage, dict) or stage.get("kind") != "revise":
+            continue
+        texts = ("revision",) if stage.get("critique") is False else ("critique", "revision")
+        given = (stage.get(field) for field in ("principles", "tags"))
+        names, tags = (each if isinstance(each, list) else [] for each in given)
+        if not any(
+            (not names or each.get("name") in names)
+            and (not tags or any(str(tag) in tags for tag in _tags(each)))
+            and all(each.get(text) for text in texts)
+            for each in principles
+        ):
+            needed = " and ".join(texts)
+            yield ("stages", name), f"no principle of the constitution that it takes has a {needed}"
 
 
 def _asked(record: Any, path: Place) -> Iterator[tuple[Place, str, str]]:

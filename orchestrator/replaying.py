@@ -12,6 +12,7 @@ from typing import Any
 from google.protobuf.json_format import ParseDict
 
 from orchestrator.judge_audit import model_of, principles_of, readings_of, reason_read
+from orchestrator.judge_calls import UNANSWERED
 from orchestrator.label_rows import ASIDE
 from orchestrator.labelling import as_answer, comparison_item
 from orchestrator.launcher import LocalServices
@@ -28,8 +29,6 @@ Row = dict[str, Any]
 AT_ONCE = 32
 # A local judge's probabilities depend by bits on what stands beside a question in its batch.
 TOLERANCE = 1e-4
-# Abstentions that say how the endpoint was, not what the judge thought.
-UNANSWERED = frozenset({"endpoint_failed", "endpoint_refused", "rate_limited", "timed_out"})
 
 
 @dataclass

@@ -3,7 +3,8 @@
     {"messages": [...], "chosen": "...", "rejected": "...", "principle": "honesty"}      one pair
 
 Every pair is asked in both orders, and which response stands first is drawn from the seed. The verdicts are
-kept like those of any label: a resume asks for none of them again.
+kept like those of any label: a resume asks for none of them again, but for those that failed where these
+were too many.
 """
 
 from collections import Counter, defaultdict
@@ -12,11 +13,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.data import read_comparisons
-from orchestrator.labelling import Outcome, Pair, label_pairs, serve_labellers
+from orchestrator.labelling import Outcome, Pair, ask_again, label_pairs, serve_labellers
 from orchestrator.recipe_judge import JudgeCheckStage
-from orchestrator.run import Run
+from orchestrator.run import Run, RunError
 from orchestrator.seeds import derive
 from orchestrator.sources import read_rows
+from orchestrator.stages.collect import refuse_failures
 from orchestrator.statistics import share_interval
 
 Row = dict[str, Any]
@@ -70,6 +72,12 @@ async def run_judge_check(run: Run, name: str, settings: JudgeCheckStage) -> dic
         run.progress.step_done(name, len(known), len(rows), {})
 
     async def produce() -> dict[str, Any]:
+        pairs, outcomes = [each.pair for each in known], [each.outcome for each in known]
+        try:
+            refuse_failures(name, outcomes, settings.max_missing_share)
+        except RunError:
+            ask_again(run, name, 1, pairs, outcomes)
+            raise
         return figures(known, settings.examples)
 
     return await run.durable(name, 1, "asked", produce)

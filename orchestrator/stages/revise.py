@@ -5,7 +5,8 @@
 
 Bai et al. (2212.08073), section 3. Every answer is a payload that a phase names, chunk by chunk: `chunk-0`
 the responses, `critique-1-0` and `revision-1-0` the judge's replies of the first round, which name
-principle, judge and constitution. What a resume finds there is not asked again.
+principle, judge and constitution. What a resume finds there is not asked again. A reply that lacks an answer
+waits, with those that follow from it, until few enough turn out to be missing: else a resume asks again.
 """
 
 import json
@@ -15,9 +16,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from google.protobuf.message import Message
+
 from orchestrator.data import read_prompts
 from orchestrator.fitting import fitting_prompts
-from orchestrator.judge_calls import few_at_once, judge_expected
+from orchestrator.judge_calls import UNANSWERED, few_at_once, judge_expected
 from orchestrator.labelling import reason_of
 from orchestrator.payloads import Payload, file_payload, read_payload, write_payload
 from orchestrator.peers import in_parallel
@@ -62,11 +65,14 @@ async def run_revise(run: Run, name: str, settings: ReviseStage) -> dict[str, An
     """Responses, `rounds` critiques and revisions of each, and the file of what came of them."""
 
     async def produce() -> dict[str, Any]:
-        revised = await Revising(run, name, settings).everything()
+        revising = Revising(run, name, settings)
+        revised = await revising.everything()
+        revising.refuse_missing(len(revised))
         kept = [each for each in revised if not each.dropped]
         counts = dict(sorted(Counter(each.dropped for each in revised if each.dropped).items()))
         if not kept:
             raise RunError(f"stages.{name}: no revision is left to learn from: {counts}")
+        revising.keep_the_rest()
         payload = write_rows(demonstrations_path(run.directory, settings.output), kept)
         return {**payload.as_row(), "responses": len(revised), "dropped": counts, **figures(kept)}
 
@@ -107,13 +113,20 @@ class Revising:
         self.seed = derive(run.recipe.seed, name)
         self.done = 0
         self.free = few_at_once(run)
+        self.principles: list[str] = []  # what may be drawn
+        self.unanswered: list[str] = []  # why, for each response that the judge did not answer about
+        # By chunk: replies that lack an answer, and those that follow from them.
+        self.waiting: dict[int, list[tuple[str, Message]]] = {}
 
     async def everything(self) -> list[Revised]:
         """Every response and what became of it, in the order of the prompts."""
         run, settings = self.run, self.settings
         prompts: list[Row] = read_rows(run, read_prompts, settings.prompts, settings.prompt_limit)
         policy = await run.serve_policy(settings.policy)
-        expected = await judge_expected(run, self.name, await run.serve_judge())
+        judge = await run.serve_judge()
+        in_force = (await run.ask("judge", lambda: run.peers.judge.get_constitution())).constitution
+        self.principles = principles_for(self.name, settings, in_force)
+        expected = await judge_expected(run, self.name, judge)
         prompts = await fitting_prompts(run, self.name, "prompts", prompts, settings, policy)
         truncate = settings.too_long == "truncate"
         sampler = Sampler(run, self.name, 1, settings.sampling, self.seed, truncate=truncate)
@@ -140,10 +153,7 @@ class Revising:
         """One round of one chunk: each response is criticised, then revised by the same principle."""
         settings, seed = self.settings, derive(self.seed, "round", number)
         principles = judge_pb2.PrincipleSelection(
-            choice=judge_pb2.PRINCIPLE_CHOICE_SAMPLED,
-            names=settings.principles,
-            tags=settings.tags,
-            seed=seed,
+            choice=judge_pb2.PRINCIPLE_CHOICE_SAMPLED, names=self.principles, seed=seed
         )
         for each in going_on:
             each.trail.append({})
@@ -155,7 +165,7 @@ class Revising:
                 sampling=sampling(writing, seed),
                 **expected,
             )
-            critiques = await self.critiques(f"critique-{number}-{index}", question)
+            critiques = await self.critiques(index, f"critique-{number}-{index}", question)
             for each, text in zip(going_on, critiques.critiques, strict=True):
                 each.dropped = why_not("critique", text, whole=False)
                 each.trail[-1] |= {"principle": text.principle, "critique": text.text}
@@ -166,45 +176,106 @@ class Revising:
             sampling=sampling(settings.writing, seed),
             **expected,
         )
-        revisions = await self.revisions(f"revision-{number}-{index}", request)
+        revisions = await self.revisions(index, f"revision-{number}-{index}", request)
         for each, text in zip(going_on, revisions.revisions, strict=True):
             each.dropped = why_not("revision", text, whole=True)
             by = {"judge": who(revisions.judge), "constitution_sha256": revisions.constitution_sha256}
             each.trail[-1] |= {"principle": text.principle, "revision": text.text, **by}
             each.text = text.text or each.text
 
-    async def critiques(self, phase: str, request: judge_pb2.CritiqueRequest) -> judge_pb2.CritiqueResponse:
-        """The judge's critiques, durable."""
+    async def critiques(
+        self, index: int, phase: str, request: judge_pb2.CritiqueRequest
+    ) -> judge_pb2.CritiqueResponse:
+        """The judge's critiques of a chunk."""
 
         async def ask() -> judge_pb2.CritiqueResponse:
             return await self.run.peers.judge.critique(request, deadline=self.run.deadline)
 
-        return await self.kept(phase, judge_pb2.CritiqueResponse, ask if request.items else None)
+        return await self.kept(index, phase, judge_pb2.CritiqueResponse, ask if request.items else None)
 
-    async def revisions(self, phase: str, request: judge_pb2.ReviseRequest) -> judge_pb2.ReviseResponse:
-        """The judge's revisions, durable."""
+    async def revisions(
+        self, index: int, phase: str, request: judge_pb2.ReviseRequest
+    ) -> judge_pb2.ReviseResponse:
+        """The judge's revisions of a chunk."""
 
         async def ask() -> judge_pb2.ReviseResponse:
             return await self.run.peers.judge.revise(request, deadline=self.run.deadline)
 
-        return await self.kept(phase, judge_pb2.ReviseResponse, ask if request.items else None)
+        return await self.kept(index, phase, judge_pb2.ReviseResponse, ask if request.items else None)
 
-    async def kept(self, phase: str, kind: type[Reply], ask: Callable[[], Awaitable[Reply]] | None) -> Reply:
+    async def kept(
+        self, index: int, phase: str, kind: type[Reply], ask: Callable[[], Awaitable[Reply]] | None
+    ) -> Reply:
         """The judge's reply: from the payload of its phase where there is one, else asked for and kept.
 
         Empty where nothing is asked: all of a chunk may have been dropped.
         """
         if ask is None:
             return kind()
-
-        async def produce() -> dict[str, Any]:
-            async with self.free:
-                self.run.may_stop(f"{self.name} {phase}")
+        known = self.run.ledger.phase(self.name, 1, phase)
+        if known is not None:
+            return read_payload(Payload(**known), kind)
+        async with self.free:
+            self.run.may_stop(f"{self.name} {phase}")
+            with self.run.time.phase(phase):
                 reply = await self.run.ask("judge", ask)
-            self.run.time.computed(reply.timing)
-            return write_payload(rollouts_path(self.run, self.name, 1) / f"{phase}.pb", reply).as_row()
+        self.run.time.computed(reply.timing)
+        missing = unanswered(reply)
+        self.unanswered += missing
+        if missing or index in self.waiting:
+            self.waiting.setdefault(index, []).append((phase, reply))
+        else:
+            self.keep(phase, reply)
+        return reply
 
-        return read_payload(Payload(**await self.run.durable(self.name, 1, phase, produce)), kind)
+    def refuse_missing(self, responses: int) -> None:
+        """RunError where too many responses lack an answer: slow or odd ones would be the ones left out."""
+        missing, limit = self.unanswered, self.settings.max_missing_share
+        if len(missing) > limit * responses:
+            raise RunError(
+                f"{self.name}: {len(missing)} of {responses} responses have no answer of the judge's, more "
+                f"than max_missing_share ({limit:g}) allows; the first: {missing[0]}. Mend the judge and "
+                "resume"
+            )
+
+    def keep(self, phase: str, reply: Message) -> None:
+        """Makes a reply durable."""
+        payload = write_payload(rollouts_path(self.run, self.name, 1) / f"{phase}.pb", reply)
+        self.run.ledger.finish_phase(self.name, 1, phase, payload.as_row())
+
+    def keep_the_rest(self) -> None:
+        """Makes the replies durable that lack an answer: few enough do, and nobody asks again."""
+        for index in sorted(self.waiting):
+            for phase, reply in self.waiting[index]:
+                self.keep(phase, reply)
+
+
+def principles_for(name: str, settings: ReviseStage, constitution: judge_pb2.Constitution) -> list[str]:
+    """What may be drawn: a principle that criticises has to revise too. RunError where there is none."""
+    unknown = sorted(set(settings.principles) - {each.name for each in constitution.principles})
+    if unknown:
+        raise RunError(f"stages.{name}.principles: constitution {constitution.name!r} has no {unknown[0]!r}")
+    found = [
+        each.name
+        for each in constitution.principles
+        if (not settings.principles or each.name in settings.principles)
+        and (not settings.tags or set(settings.tags) & set(each.tags))
+        and each.revision
+        and (each.critique or not settings.critique)
+    ]
+    if not found:
+        texts = "critique and revision" if settings.critique else "revision"
+        raise RunError(
+            f"stages.{name}: no principle of constitution {constitution.name!r} that it takes has a {texts}"
+        )
+    return found
+
+
+def unanswered(reply: judge_pb2.CritiqueResponse | judge_pb2.ReviseResponse) -> list[str]:
+    """Why, for each item of a reply that the judge did not answer about."""
+    texts = reply.critiques if isinstance(reply, judge_pb2.CritiqueResponse) else reply.revisions
+    gaps = [text.abstention for text in texts if text.WhichOneof("outcome") == "abstention"]
+    return [f"{reason_of(gap)}: {gap.message}" for gap in gaps if reason_of(gap) in UNANSWERED]
 
 
 def started(rows: Sequence[Row], rollouts: Sequence[types_pb2.Rollout], samples: int) -> list[Revised]:

@@ -19,7 +19,7 @@ from orchestrator.recipe_labels import JudgeLabel, PersonLabel
 from orchestrator.recipe_settings import Supervision
 from orchestrator.run import Run, RunError
 from orchestrator.stages.collect import refuse_failures
-from tests.judge.hosting import judge_service, write_constitution
+from tests.judge.hosting import CONSTITUTION, judge_service, write_constitution
 from tests.judge.scripted_endpoint import Endpoint, Reply, Script, endpoint, logs, says, slots
 from tests.orchestrator.written_run import RunWriter
 
@@ -28,7 +28,11 @@ NOBODY: dict[str, list[str]] = {name: [] for name in ("policy", "reference", "re
 
 @asynccontextmanager
 async def judged_run(
-    tmp_path: Path, script: Script, judge: dict[str, Any] | None = None, **addresses: list[str]
+    tmp_path: Path,
+    script: Script,
+    judge: dict[str, Any] | None = None,
+    constitution: str = CONSTITUTION,
+    **addresses: list[str],
 ) -> AsyncIterator[tuple[Run, Endpoint]]:
     """A run whose judge is a real service before a scripted endpoint, with settings of its own.
 
@@ -36,7 +40,10 @@ async def judged_run(
     """
     writer = RunWriter(tmp_path)
     with endpoint(script) as served:
-        async with judge_service(write_constitution(tmp_path), served, **judge or {}) as (_, server):
+        async with judge_service(write_constitution(tmp_path, constitution), served, **judge or {}) as (
+            _,
+            server,
+        ):
             async with Peers({**NOBODY, **addresses, "judge": [server.address]}) as peers:
                 progress = PlainProgress(sys.stderr)
                 mending = Mending(Supervision(), asyncio.Event(), print)

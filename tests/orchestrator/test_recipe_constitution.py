@@ -105,6 +105,21 @@ def test_a_principle_that_the_constitution_does_not_have_is_told_at_the_door(
     assert any(each.startswith("stages.") and fault in each for each in caught.value.faults)
 
 
+def test_a_stage_whose_principles_cannot_revise_is_told_at_the_door(tmp_path: Path) -> None:
+    text = (
+        "name: shop\nprinciples:\n- {name: honest, critique: c, revision: r}\n"
+        "- {name: kind, tags: [tone], critique: c}\n- {name: short, tags: [tone], revision: r}\n"
+    )
+    (tmp_path / "shop.yaml").write_text(text)
+    mine = [f"services.judge.constitution={tmp_path / 'shop.yaml'}"]
+    mine += ["stages.collect.label.principles=[]", "stages.collect.label.tags=[]"]
+    load_recipe(REAL, mine)
+    load_recipe(REAL, [*mine, "stages.revise.tags=[tone]", "stages.revise.critique=false"])
+    for given in ("principles=[kind]", "tags=[tone]"):
+        with pytest.raises(RecipeError, match="stages.revise: no principle .* has a critique and revision"):
+            load_recipe(REAL, [*mine, f"stages.revise.{given}"])
+
+
 def test_principles_that_are_there_or_cannot_be_known_are_no_fault(tmp_path: Path) -> None:
     load_recipe(REAL, ["stages.collect.label.principles=[helpful, honest]", "stages.revise.tags=[harmless]"])
     other = tmp_path / "other.yaml"

@@ -19,6 +19,7 @@ from orchestrator.sources import supervised_rows
 from orchestrator.stages.revise import run_revise
 from orchestrator.verify_files import check_payloads
 from orchestrator.verify_findings import Rows
+from tests.judge.hosting import CONSTITUTION
 from tests.judge.scripted_endpoint import Endpoint, Reply, Script, says
 from tests.model_services import policy_service, publish_tiny
 from tests.orchestrator.test_labelling import judged_run
@@ -28,14 +29,17 @@ PROMPTS = 6
 
 
 @asynccontextmanager
-async def revising_run(tmp_path: Path, script: Script) -> AsyncIterator[tuple[Run, Endpoint]]:
+async def revising_run(
+    tmp_path: Path, script: Script, constitution: str = CONSTITUTION
+) -> AsyncIterator[tuple[Run, Endpoint]]:
     """A run with a tiny real policy, a judge before a scripted endpoint, and a file of prompts."""
     rows = [{"prompt_id": f"p{n}", "text": f"w{n + 1} w{n + 2}"} for n in range(PROMPTS)]
     (tmp_path / "run").mkdir(exist_ok=True)
     (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     published = publish_tiny(tmp_path / "tiny", model="sft")
     async with policy_service(model=published.path) as (policy, _):
-        async with judged_run(tmp_path / "run", script, policy=policy.addresses) as (run, served):
+        judged = judged_run(tmp_path / "run", script, constitution=constitution, policy=policy.addresses)
+        async with judged as (run, served):
             version = published.version
             run.ledger.add_version("sft", version.number, version.sha256, str(published.path), "sft", 1)
             yield run, served
@@ -134,6 +138,58 @@ async def test_a_stage_of_which_nothing_is_left_says_so(tmp_path: Path) -> None:
     async with revising_run(tmp_path, lambda told, before: says("")) as (run, _):
         with pytest.raises(RunError, match="no revision is left.*critique_empty_answer': 6"):
             await run_revise(run, "revise", settings(tmp_path))
+
+
+@pytest.mark.parametrize("what", ["critique", "revision"])
+async def test_what_an_outage_left_unanswered_is_asked_again_once_it_is_mended(
+    tmp_path: Path, what: str
+) -> None:
+    """The second chunk meets it; the first one's answers are not asked for again."""
+    down = True
+
+    def critic_that_is_loading(told: str, before: int) -> Reply:
+        number = int(re.findall(r"w(\d+)", told)[0]) - 1  # of the prompt
+        if down and number == 4 and ("A critique of it:" in told) == (what == "revision"):
+            return Reply(status=404, body={"error": {"message": "the model is loading"}})
+        return critic(told, before)
+
+    async with revising_run(tmp_path, critic_that_is_loading) as (run, served):
+        stage = settings(tmp_path, rounds=1)
+        missing = r"1 of 6 responses have no answer .* max_missing_share \(0.1\).*loading.*Mend the judge"
+        with pytest.raises(RunError, match=missing):
+            await run_revise(run, "revise", stage)
+        down = False
+        result = await run_revise(run, "revise", stage)
+        told = Counter(body["messages"][-1]["content"] for body in served.bodies)
+        assert list(check_payloads(Rows(run.ledger.all_rows()))) == []
+    assert result["demonstrations"] == PROMPTS and result["dropped"] == {}
+    assert all(times == 1 for text, times in told.items() if int(re.findall(r"w(\d+)", text)[0]) <= 3)
+
+
+async def test_a_few_without_an_answer_are_dropped_and_their_replies_kept(tmp_path: Path) -> None:
+    def critic_that_refuses_one(told: str, before: int) -> Reply:
+        return Reply(status=404) if re.findall(r"w(\d+)", told)[0] == "5" else critic(told, before)
+
+    async with revising_run(tmp_path, critic_that_refuses_one) as (run, _):
+        result = await run_revise(run, "revise", settings(tmp_path, max_missing_share=0.2))
+        phases = {row["phase"] for row in run.ledger.all_rows()["phases"]}
+        assert list(check_payloads(Rows(run.ledger.all_rows()))) == []
+    assert result["dropped"] == {"critique_endpoint_refused": 1} and result["demonstrations"] == PROMPTS - 1
+    assert {f"{what}-{n}-{i}" for what in ("critique", "revision") for n in (1, 2) for i in (0, 1)} <= phases
+
+
+async def test_a_principle_that_cannot_revise_is_never_drawn_for_a_critique(tmp_path: Path) -> None:
+    text = CONSTITUTION.replace("    revision: Write it anew, kindly.\n", "")
+    async with revising_run(tmp_path, critic, constitution=text) as (run, served):
+        result = await run_revise(run, "revise", settings(tmp_path))
+        assert result["principles"] == {"honest": 2 * PROMPTS}
+        asked = len(served.bodies)
+        for given in ({"principles": ["kind"]}, {"tags": ["tone"]}):
+            with pytest.raises(RunError, match="no principle .* it takes has a critique and revision"):
+                await run_revise(run, "again", settings(tmp_path, **given))
+        with pytest.raises(RunError, match="constitution 'shop' has no 'keen'"):
+            await run_revise(run, "again", settings(tmp_path, principles=["honest", "keen"]))
+        assert len(served.bodies) == asked, "before anything costs"
 
 
 async def test_without_critiques_the_principle_alone_is_followed(tmp_path: Path) -> None:
