@@ -1,6 +1,7 @@
 """Asks the judge about pairs whose answer is known: how often is it right, and how often does it abstain?
 
     {"messages": [...], "chosen": "...", "rejected": "...", "principle": "honesty"}      one pair
+    {"text": "...", "responses": ["a", "b", "c"], "ranking": [2, 0, 1]}                  three, the best first
 
 Every pair is asked in both orders, and which response stands first is drawn from the seed. The verdicts are
 kept like those of any label: a resume asks for none of them again, but for those that failed where these
@@ -12,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from orchestrator.comparison_files import ranking_pairs
 from orchestrator.data import read_comparisons
 from orchestrator.labelling import Outcome, Pair, ask_again, label_pairs, serve_labellers
 from orchestrator.recipe_judge import JudgeCheckStage
@@ -61,7 +63,8 @@ async def run_judge_check(run: Run, name: str, settings: JudgeCheckStage) -> dic
     rows = read_rows(run, read_comparisons, settings.data, settings.limit)
     by_principle: dict[str, list[tuple[Pair, bool]]] = defaultdict(list)
     for place, row in enumerate(rows):
-        by_principle[row.get("principle", "")].append(pair_of(row, place, seed))
+        by_principle[row.get("principle", "")] += pairs_of(row, place, seed)
+    count = sum(map(len, by_principle.values()))
     known = []
     for principle, pairs in by_principle.items():
         label = settings.label
@@ -69,7 +72,7 @@ async def run_judge_check(run: Run, name: str, settings: JudgeCheckStage) -> dic
             label = label.model_copy(update={"principles": [principle], "tags": []})
         outcomes = await label_pairs(run, name, 1, [pair for pair, _ in pairs], label, seed)
         known += [Known(principle, *pair, outcome) for pair, outcome in zip(pairs, outcomes, strict=True)]
-        run.progress.step_done(name, len(known), len(rows), {})
+        run.progress.step_done(name, len(known), count, {})
 
     async def produce() -> dict[str, Any]:
         pairs, outcomes = [each.pair for each in known], [each.outcome for each in known]
@@ -83,7 +86,18 @@ async def run_judge_check(run: Run, name: str, settings: JudgeCheckStage) -> dic
     return await run.durable(name, 1, "asked", produce)
 
 
-def pair_of(row: Row, place: int, seed: int) -> tuple[Pair, bool]:
+def pairs_of(row: Row, place: int, seed: int) -> list[tuple[Pair, bool]]:
+    """The row's pair, or every pair of its ranking."""
+    if "ranking" not in row:
+        return [pair_of(row, place, seed)]
+    texts, pairs = row["responses"], ranking_pairs([int(each) for each in row["ranking"]])
+    sides = ((int(better), int(worse)) for better, worse, _ in pairs)
+    return [
+        pair_of({**row, "chosen": texts[i], "rejected": texts[j]}, f"{place}/{i}-{j}", seed) for i, j in sides
+    ]
+
+
+def pair_of(row: Row, place: int | str, seed: int) -> tuple[Pair, bool]:
     """The pair as the judge is asked, and whether its first response is the better one."""
     first_is_better = derive(seed, "side", place) % 2 == 0
     sides = (row["chosen"], row["rejected"]) if first_is_better else (row["rejected"], row["chosen"])

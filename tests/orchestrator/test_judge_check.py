@@ -50,3 +50,19 @@ async def test_a_few_failures_are_counted(tmp_path: Path) -> None:
     async with judged_run(tmp_path, script) as (run, _):
         found = await run_judge_check(run, "check", stage(tmp_path, known(6), max_missing_share=0.2))
     assert found["accuracy"]["n"] == 5 and found["abstained"] == {"endpoint_refused": 1}
+
+
+async def test_of_a_ranking_every_pair_is_asked(tmp_path: Path) -> None:
+    ranking = {"text": "q", "responses": ["bad 9", "good 9", "bad 8"], "ranking": [1, 0, 2]}
+    async with judged_run(tmp_path, good_wins) as (run, _):
+        found = await run_judge_check(run, "check", stage(tmp_path, [*known(1), ranking]))
+        asked = [(row["item"], {row["first"], row["second"]}) for row in run.ledger.labels_of("check", 1)]
+    assert asked == [
+        ("pair-0", {"good 0", "bad 0"}),
+        ("pair-1/1-0", {"good 9", "bad 9"}),
+        ("pair-1/1-2", {"good 9", "bad 8"}),
+        ("pair-1/0-2", {"bad 9", "bad 8"}),
+    ]
+    assert (
+        found["pairs"] == 4 and found["accuracy"]["n"] == 3 and found["abstained"] == {"orders_disagree": 1}
+    )
