@@ -6,8 +6,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from orchestrator.comparison_files import SHAPES, NoShape, exported, oddities
-from orchestrator.data import read_comparisons
+from orchestrator.comparison_files import SHAPES, NoShape, by_content, exported, oddities
+from orchestrator.data import first_faults, read_comparisons
 from orchestrator.drive import checked_name, open_run
 from orchestrator.ledger import LedgerError
 from orchestrator.stages.comparisons import by_prompt
@@ -25,7 +25,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     export.add_argument("--shape", choices=sorted(SHAPES), default="plain", help="(default: plain)")
     export.set_defaults(command=export_command)
     check = commands.add_parser(
-        "check-comparisons", help="find duplicates, contradictions and cycles in comparisons"
+        "check-comparisons", help="find unusable rows, duplicates, contradictions and cycles in comparisons"
     )
     check.add_argument("run", help="a run's name, or a JSONL file of comparisons in any known shape")
     check.add_argument("--collection", help="which of the run's; the only one without it")
@@ -46,21 +46,30 @@ def export_command(options: argparse.Namespace) -> int:
 
 
 def check_command(options: argparse.Namespace) -> int:
-    """Prints what is odd, the first of each kind in full; 1 where anything is."""
-    file = Path(options.run)
+    """Prints what cannot be used and what is odd, the first of each in full; 1 where anything is.
+
+    Comparisons of one prompt are looked at together, whatever it is called.
+    """
+    file, left_out = Path(options.run), list[str]()
     if file.is_file():
-        rows = by_prompt(read_comparisons(file, shape="auto", bad_rows=2**31 - 1), seed=0)
+        read = read_comparisons(file, shape="auto", bad_rows=2**31 - 1)
+        rows, left_out = by_prompt(read, seed=0), list(read.left_out)
     else:
         rows = collection(options)
+    rows = by_content(rows)
+    for fault in first_faults(left_out):
+        print(fault)
     found = list(oddities(rows))
     for each in found[:SHOWN]:
         print(each)
     if len(found) > SHOWN:
         print(f"and {len(found) - SHOWN} more")
     counts = Counter(each.kind for each in found)
+    if left_out:
+        counts["unusable rows"] = len({fault.partition(":")[0] for fault in left_out})
     told = ", ".join(f"{kind} {count}" for kind, count in sorted(counts.items())) or "nothing odd"
     print(f"{sum(len(row['preferences']) for row in rows)} comparisons of {len(rows)} prompts: {told}")
-    return 1 if found else 0
+    return 1 if counts else 0
 
 
 def collection(options: argparse.Namespace) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@
 One line for each pair; `plain` alone keeps all that the ledger knows of it.
 """
 
+import json
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -89,6 +90,25 @@ SHAPES: dict[str, Callable[[Row, str, str, float], Row]] = {"plain": _plain, "tr
 # What a shape keeps of a comparison's details.
 NUMBERS = ("margin", "score_chosen", "score_rejected")
 KEPT: dict[str, tuple[str, ...]] = {"plain": ("source", *DETAILS), "trl": NUMBERS, "hh": ()}
+
+
+def by_content(rows: Sequence[Row]) -> list[Row]:
+    """One row for each prompt, under the first of the names that it goes by; other rows stay as they are."""
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(json.dumps(row["prompt"], sort_keys=True), []).append(row)
+    return [_merged(group) if len(group) > 1 else group[0] for group in groups.values()]
+
+
+def _merged(rows: Sequence[Row]) -> Row:
+    texts = list(dict.fromkeys(text for row in rows for text in row["responses"]))
+    places = {text: place for place, text in enumerate(texts)}
+    preferences = [
+        [places[row["responses"][int(first)]], places[row["responses"][int(second)]], probability]
+        for row in rows
+        for first, second, probability in row["preferences"]
+    ]
+    return {"prompt_id": rows[0]["prompt_id"], "responses": texts, "preferences": preferences}
 
 
 def oddities(rows: Sequence[Row]) -> Iterator[Oddity]:

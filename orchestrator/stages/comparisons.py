@@ -41,8 +41,12 @@ async def run_comparisons(run: Run, name: str, settings: ComparisonsStage) -> di
 
 
 def refuse_shared(name: str, training: Sequence[Row], held_out: Sequence[Row]) -> None:
-    """RunError where a held-out prompt is a training prompt too: its accuracy would flatter."""
-    shared = sorted({prompt_id(row) for row in training} & {prompt_id(row) for row in held_out})
+    """RunError where a held-out prompt is a training prompt too, by name or by content: its accuracy would
+    flatter."""
+    names, contents = {prompt_id(row) for row in training}, {content_id(row) for row in training}
+    shared = sorted(
+        {prompt_id(row) for row in held_out if prompt_id(row) in names or content_id(row) in contents}
+    )
     if shared:
         raise RunError(
             f"stages.{name}.held_out_data: {len(shared)} of its prompts are in data too, the first: "
@@ -67,8 +71,11 @@ def by_prompt(rows: Sequence[Row], seed: int) -> list[Row]:
 
 def prompt_id(row: Row) -> str:
     """The prompt's own name, or one made of its content."""
-    if "prompt_id" in row:
-        return str(row["prompt_id"])
+    return str(row["prompt_id"]) if "prompt_id" in row else content_id(row)
+
+
+def content_id(row: Row) -> str:
+    """A name for what the prompt says, whatever it is called."""
     content = json.dumps(prompt_part(row), sort_keys=True).encode()
     return f"prompt-{hashlib.sha256(content).hexdigest()[:16]}"
 

@@ -138,6 +138,27 @@ def test_the_commands_write_and_check(tmp_path: Path, capsys: pytest.CaptureFixt
         assert "contradiction 1" in capsys.readouterr().out
 
 
+def test_a_check_tells_what_cannot_be_used_and_knows_a_prompt_by_what_it_says(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [
+        {"text": "q1", "chosen": "a", "rejected": "b"},
+        {"text": "q2", "chosen": "a", "rejected": "a"},
+        {"text": "q3", "chosen": "a"},
+        {"chosen": "a", "rejected": "b"},
+        {"prompt_id": "x1", "text": "q1", "chosen": "b", "rejected": "a"},
+        {"prompt_id": "x2", "text": "q1", "chosen": "a", "rejected": "b"},
+    ]
+    assert main(["check-comparisons", written(tmp_path, rows), "--runs", str(tmp_path)]) == 1
+    told = capsys.readouterr().out
+    assert "3 comparisons of 1 prompts: contradiction 1, duplicate 1, unusable rows 3" in told
+    assert "line 2: chosen and rejected: are the same text" in told and "line 4: must have either" in told
+    good = [rows[0], {"prompt_id": "x1", "text": "q4", "chosen": "b", "rejected": "a"}]
+    assert main(["check-comparisons", written(tmp_path, good), "--runs", str(tmp_path)]) == 0
+    assert "2 comparisons of 2 prompts: nothing odd" in capsys.readouterr().out
+    assert main(["check-comparisons", written(tmp_path, [rows[0], rows[1]]), "--runs", str(tmp_path)]) == 1
+
+
 def test_the_likelier_response_is_the_chosen_one_and_a_tie_is_none() -> None:
     row = {
         "prompt_id": "p",

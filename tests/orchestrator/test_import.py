@@ -94,6 +94,10 @@ def test_rows_named_as_held_out_are_and_may_not_train_too(tmp_path: Path) -> Non
     shared = written(tmp_path, [pair("b", "other")], "shared.jsonl")
     with pytest.raises(RunError, match=r"held_out_data: 1 of its prompts are in data too"):
         imported(begun(tmp_path, training, held_out_data=shared))
+    (tmp_path / "ledger.db").unlink()
+    renamed = written(tmp_path, [{**pair("b", "other"), "prompt_id": "x"}, pair("c")], "renamed.jsonl")
+    with pytest.raises(RunError, match=r"1 of its prompts are in data too, the first: x"):
+        imported(begun(tmp_path, training, held_out_data=renamed))
 
 
 def test_rows_that_were_left_out_are_told_in_the_report(tmp_path: Path) -> None:
