@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.shapes import DETAILS
+from orchestrator.shapes import DETAILS, TURN
 
 Row = dict[str, Any]
 SPEAKERS = {"user": "Human", "assistant": "Assistant"}
@@ -44,6 +44,9 @@ def exported(rows: Sequence[Row], shape: str) -> Iterator[Row]:
         for (first, second, probability), known in zip(row["preferences"], details, strict=True):
             if shape != "plain" and probability == 0.5:
                 raise NoShape(f"{row['prompt_id']}: a tie has no place in {shape}; export plain")
+            texts = [row["responses"][int(place)] for place in (first, second)]
+            if shape != "plain" and not all(text.strip() for text in texts):
+                raise NoShape(f"{row['prompt_id']}: an empty response has no place in {shape}; export plain")
             if shape != "plain" and probability < 0.5:  # the likelier one is the chosen one
                 first, second, known = second, first, flipped(known)
             pair = write(row, row["responses"][int(first)], row["responses"][int(second)], probability)
@@ -77,12 +80,23 @@ def _hh(row: Row, chosen: str, rejected: str, probability: float) -> Row:
         text = row["prompt"]["text"]
         if not text.startswith("\n\nHuman:") or not text.endswith("\n\nAssistant:"):
             raise NoShape(f"{row['prompt_id']}: its prompt is a text, and no transcript")
+        _check_turns(row, [chosen, rejected])
         return {"chosen": text + chosen, "rejected": text + rejected}
     turns = row["prompt"]["messages"]
     if any(each["role"] not in SPEAKERS for each in turns):
         raise NoShape(f"{row['prompt_id']}: a transcript has no system message")
-    said = "".join(f"\n\n{SPEAKERS[each['role']]}: {each['content']}" for each in turns)
-    return {"chosen": f"{said}\n\nAssistant: {chosen}", "rejected": f"{said}\n\nAssistant: {rejected}"}
+    said = [*(each["content"] for each in turns), chosen, rejected]
+    _check_turns(row, said)
+    if any(text != text.strip() for text in said):
+        raise NoShape(f"{row['prompt_id']}: a transcript keeps no blanks around a turn; export plain")
+    whole = "".join(f"\n\n{SPEAKERS[each['role']]}: {each['content']}" for each in turns)
+    return {"chosen": f"{whole}\n\nAssistant: {chosen}", "rejected": f"{whole}\n\nAssistant: {rejected}"}
+
+
+def _check_turns(row: Row, said: Sequence[str]) -> None:
+    """NoShape where what was said holds what begins a turn, and would be read as one."""
+    if any(TURN.search(text) for text in said):
+        raise NoShape(f"{row['prompt_id']}: what was said holds a turn of its own; export plain")
 
 
 SHAPES: dict[str, Callable[[Row, str, str, float], Row]] = {"plain": _plain, "trl": _trl, "hh": _hh}

@@ -291,13 +291,16 @@ def _is_finite(value: Any) -> bool:
 
 
 def _answer_faults(row: Row) -> Iterator[str]:
-    """Two texts that differ, neither empty; and how likely the chosen one is better, where that is said."""
+    """Two texts that differ; and how likely the chosen one is better, where that is said.
+
+    A response that is empty was given and judged where that is said, as in our exports; else it is missing.
+    """
     probability = row.get("probability", 1.0)
     is_number = isinstance(probability, int | float) and not isinstance(probability, bool)
     if not is_number or not 0 <= probability <= 1:
         yield f"probability: must be a number from 0 to 1, is {probability!r}"
     for key in ("chosen", "rejected"):
-        if not isinstance(row.get(key), str) or not row[key].strip():
+        if not isinstance(row.get(key), str) or not (row[key].strip() or "probability" in row):
             yield f"{key}: must be text that is not empty"
     if isinstance(row.get("chosen"), str) and row["chosen"] == row.get("rejected"):
         yield "chosen and rejected: are the same text, so neither is better"

@@ -10,6 +10,7 @@ import pytest
 from orchestrator.__main__ import main
 from orchestrator.comparison_files import NoShape, exported, oddities
 from orchestrator.data import DataError, read_comparisons
+from orchestrator.shapes import prompt_part
 from orchestrator.stages.comparisons import by_prompt
 from tests.orchestrator.test_import import begun, imported, written
 
@@ -45,6 +46,49 @@ def test_what_is_exported_reads_as_what_was_imported(tmp_path: Path, rows: list[
     first, again = round_trip(tmp_path, rows, shape)
     keys = ("messages", "text", "chosen", "rejected")
     assert [{k: row[k] for k in keys if k in row} for row in again] == first
+
+
+def compared(responses: list[str], prompt: dict[str, Any]) -> dict[str, Any]:
+    """A row of a collection."""
+    known = {"prompt_id": "p", "source": "judge", "held_out": False, "preferences": [[0, 1, 0.9]]}
+    return {**known, "prompt": prompt, "responses": responses}
+
+
+ASKED = {"messages": CHAT[:1]}
+ODD = [
+    (["fine.\n\nHuman: and you?", "bad"], ASKED, "a turn of its own"),
+    (["fine.\n\nAssistant: more", "bad"], ASKED, "a turn of its own"),
+    (["ok\n\nHuman: x\n\nAssistant: y", "ok\n\nHuman: x\n\nAssistant: z"], ASKED, "a turn of its own"),
+    (["fine.\n\nAssistant: more", "bad"], {"text": "\n\nHuman: a\n\nAssistant:"}, "a turn of its own"),
+    (["a", "b"], {"messages": [{"role": "user", "content": "see:\n\nAssistant: no"}]}, "a turn of its own"),
+    ([" a ", "b\n"], ASKED, "no blanks around a turn"),
+    (["a ", "a"], ASKED, "no blanks around a turn"),
+    (["", "b"], ASKED, "an empty response has no place in hh"),
+    (["a\n\n Human: b", "Human: a"], ASKED, ""),
+]
+
+
+@pytest.mark.parametrize(("responses", "prompt", "why"), ODD)
+def test_an_export_comes_back_equal_or_is_refused(
+    tmp_path: Path, responses: list[str], prompt: dict[str, Any], why: str
+) -> None:
+    row = compared(responses, prompt)
+    if why:
+        with pytest.raises(NoShape, match=f"p: .*{why}.*"):
+            list(exported([row], "hh"))
+    for shape in ("plain",) if why else ("plain", "hh"):
+        out = written(tmp_path, list(exported([row], shape)), f"{shape}.jsonl")
+        (back,) = read_comparisons(Path(out), shape="auto")
+        assert [back["chosen"], back["rejected"]] == responses and prompt_part(back) == prompt
+
+
+def test_an_empty_response_is_missing_unless_somebody_said_how_good_it_is(tmp_path: Path) -> None:
+    row = {"text": "a", "chosen": "x", "rejected": ""}
+    with pytest.raises(DataError, match="rejected: must be text that is not empty"):
+        read_comparisons(Path(written(tmp_path, [row])))
+    assert len(read_comparisons(Path(written(tmp_path, [{**row, "probability": 0.9}])))) == 1
+    with pytest.raises(NoShape, match="p: an empty response has no place in trl; export plain"):
+        list(exported([compared(["x", ""], ASKED)], "trl"))
 
 
 def test_hh_rlhf_comes_back_equal(tmp_path: Path) -> None:
