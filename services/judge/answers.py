@@ -14,23 +14,28 @@ _SAYS = re.compile(r"(?:answer|verdict|choice|score|rating)(?:\s+is)?\s*[:=]?\s*
 _AMBIGUOUS_MASS = 0.05
 
 
+def bare(text: str) -> str:
+    """The text without marks and blanks around it, as answers and options are compared: "(A)" is "A"."""
+    return text.strip(_AROUND)
+
+
 def parse_option(text: str, options: Sequence[str]) -> int | None:
     """The index of the option that a text names, or None where it names none, or several.
 
         "B" "(B)" "**B**." "B, because A is rude" -> None for the last; "The answer is (B)." -> 1
 
-    A text is the option alone, but for marks around it, or says "answer", "verdict", "choice", "score" or
+    A text is the option alone, but for marks around either, or says "answer", "verdict", "choice", "score" or
     "rating" before it; where it says so more than once it has to say the same.
     """
-    bare = text.strip(_AROUND)
-    if bare.endswith("/10") and len(options) == 10:
-        bare = bare.removesuffix("/10").strip(_AROUND)
-    if bare in options:
-        return list(options).index(bare)
-    alternatives = "|".join(re.escape(option) for option in sorted(options, key=len, reverse=True))
+    whole, names = bare(text), [bare(option) for option in options]
+    if whole.endswith("/10") and len(names) == 10:
+        whole = bare(whole.removesuffix("/10"))
+    if whole in names:
+        return names.index(whole)
+    alternatives = "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True))
     said = re.findall(rf"{_SAYS.pattern}({alternatives})(?![\w.]*\w)", text, re.IGNORECASE)
-    exact = {option for option in said if option in options}
-    return list(options).index(exact.pop()) if len(exact) == 1 and len(set(said)) == 1 else None
+    exact = {name for name in said if name in names}
+    return names.index(exact.pop()) if len(exact) == 1 and len(set(said)) == 1 else None
 
 
 def logprobs_of(content: Any, options: Sequence[str], named: int | None) -> tuple[float, ...] | None:
@@ -40,20 +45,20 @@ def logprobs_of(content: Any, options: Sequence[str], named: int | None) -> tupl
     that is more than marks and blanks. None where the endpoint gave no alternatives, where none of them is
     an option, and where they do not tell the options apart (a "1" that may become "10").
     """
-    places = _places(content)
-    bare = [token.strip(_AROUND) for token, _ in places]
-    said = [index for index, token in enumerate(bare) if named is not None and token == options[named]]
-    start = said[-1] if said else next((index for index, token in enumerate(bare) if token), None)
+    places, names = _places(content), [bare(option) for option in options]
+    tokens = [bare(token) for token, _ in places]
+    said = [index for index, token in enumerate(tokens) if named is not None and token == names[named]]
+    start = said[-1] if said else next((index for index, token in enumerate(tokens) if token), None)
     if start is None or len(places[start][1]) < 2:
         return None
     alternatives = places[start][1]
     masses = _masses(alternatives)
-    found = {option: masses.get(option, 0.0) for option in options}
-    for longer in options:
+    found = {name: masses.get(name, 0.0) for name in names}
+    for longer in names:
         short = longer[:-1]
         if short not in found or longer in masses or found[short] <= _AMBIGUOUS_MASS:
             continue
-        if bare[start] != short:
+        if tokens[start] != short:
             return None  # another token was taken: nothing tells what would have followed this one
         follows = places[start + 1][1] if start + 1 < len(places) else []
         goes_on = min(1.0, _masses(follows).get(longer[-1], 0.0))
@@ -87,7 +92,7 @@ def _masses(alternatives: Sequence[tuple[str, float]]) -> dict[str, float]:
     """Probability by bare text: "A", " A" and "(A" are one answer."""
     masses: dict[str, float] = {}
     for token, logprob in alternatives:
-        bare = token.strip(_AROUND)
-        if bare:
-            masses[bare] = masses.get(bare, 0.0) + math.exp(logprob)
+        name = bare(token)
+        if name:
+            masses[name] = masses.get(name, 0.0) + math.exp(logprob)
     return masses

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, fields
 
+from services.judge.answers import bare
 from services.judge.records import Prompt
 
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
@@ -98,6 +99,6 @@ def _text(key: str, value: object) -> tuple[object, str]:
 def _lists(key: str, value: object) -> tuple[object, str]:
     count = {"options": 2, "levels": 10}[key]
     good = isinstance(value, list) and len(value) == count and all(isinstance(each, str) for each in value)
-    if not good or len({each.strip() for each in value} - {""}) != count:  # type: ignore[attr-defined]
-        return value, f"must be {count} different texts in quotes, not {value!r:.80}"
+    if not good or len({bare(each) for each in value} - {""}) != count:  # type: ignore[attr-defined]
+        return value, f"must be {count} texts in quotes that differ in more than marks, not {value!r:.80}"
     return tuple(value), ""  # type: ignore[arg-type]

@@ -34,6 +34,18 @@ def test_an_option_is_read_where_the_text_names_one(text: str, index: int | None
     assert parse_option(text, ["A", "B"]) == index
 
 
+@pytest.mark.parametrize("options", [["(A)", "(B)"], ["A.", "B."], ["[[A]]", "[[B]]"], ["**A**", "B)"]])
+@pytest.mark.parametrize("text", ["B", "(B)", "B.", "[[B]]", "The answer is (B)"])
+def test_marks_around_an_option_are_not_part_of_it_either(text: str, options: list[str]):
+    assert parse_option(text, options) == 1
+    with_logprobs = [place("(", N=1.0), place("B", A=0.1, B=0.6, _B=0.2), place(")", N=1.0)]
+    assert read(with_logprobs, options, 1) == pytest.approx([0.1, 0.8])
+    in_one_token = [{"token": "(B", "top_logprobs": [
+        {"token": "(B", "logprob": math.log(0.8)}, {"token": "(A", "logprob": math.log(0.1)}
+    ]}]  # fmt: skip
+    assert read(in_one_token, options, 1) == pytest.approx([0.1, 0.8])
+
+
 @pytest.mark.parametrize(
     ("text", "level"),
     [

@@ -64,7 +64,7 @@ colour: red
         "principles[5]: must be a mapping, not 'just text'",
         "wording.colour: no such wording; one of " + ", ".join(sorted(vars(Wording()))),
         "wording.compare: lacks {conversation}; lacks {principle}; lacks {second}; {secnd} is no placeholder",
-        "wording.options: must be 2 different texts in quotes, not ['A', 'A']",
+        "wording.options: must be 2 texts in quotes that differ in more than marks, not ['A', 'A']",
     ]
 
 
@@ -83,6 +83,8 @@ colour: red
         ("name: a\nname: b\nprinciples:\n- {name: x, compare: y}", "line 2: key 'name' stands twice"),
         ("name: a\nprinciples:\n- {name: no, compare: y}", "principles[0].name: must be text, not False"),
         ("name: a\nprinciples:\n- {name: x, compare: y, weight: .nan}", "must be a number above 0, not nan"),
+        (CONSTITUTION + "wording: {options: ['(A)', A.]}", "wording.options: must be 2 texts in quotes that"),
+        (CONSTITUTION + "wording: {options: ['(', B]}", "that differ in more than marks, not ['(', 'B']"),
     ],
 )
 def test_what_is_no_constitution_is_told(text: str, fault: str):

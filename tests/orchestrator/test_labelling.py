@@ -81,6 +81,25 @@ async def test_a_judge_that_always_prefers_the_first_slot_yields_no_preference(t
     assert not any(each.failed for each in outcomes), "it answered: that it flips is no failure of the call"
 
 
+@pytest.mark.parametrize("places", [[logs(A=0.8, B=0.2)], []])
+async def test_options_may_have_marks_around_them(tmp_path: Path, places: list[dict[str, float]]) -> None:
+    """Read from log-probs, and from the text where the endpoint gives none."""
+    wording = (
+        "wording:\n  options: ['(A)', '(B)']\n"
+        '  compare: "{conversation} {principle}\\n\\n(A) {first}\\n\\n(B) {second}\\n\\nAnswer (A) or (B)."\n'
+    )
+
+    def obeys(told: str, before: int) -> Any:
+        named = "(A)" if slots(told)[0].startswith("good") else "(B)"
+        other = {"A": "B", "B": "A"}
+        turned = [each if named == "(A)" else {other[k]: v for k, v in each.items()} for each in places]
+        return says(named, *turned)
+
+    async with judged_run(tmp_path, obeys, CONSTITUTION + wording) as (run, _):
+        outcomes = await label_pairs(run, "collect", 1, pairs(3), label(), seed=3)
+    assert [each.probability for each in outcomes] == pytest.approx([0.8 if places else 1.0] * 3)
+
+
 async def test_a_fifth_unparsable_is_a_fifth_of_abstentions_and_no_number(tmp_path: Path) -> None:
     def garbles(told: str, before: int) -> Any:
         number = int(slots(told)[0].split()[-1])
