@@ -95,7 +95,7 @@ async def test_options_may_have_marks_around_them(tmp_path: Path, places: list[d
         turned = [each if named == "(A)" else {other[k]: v for k, v in each.items()} for each in places]
         return says(named, *turned)
 
-    async with judged_run(tmp_path, obeys, CONSTITUTION + wording) as (run, _):
+    async with judged_run(tmp_path, obeys, constitution=CONSTITUTION + wording) as (run, _):
         outcomes = await label_pairs(run, "collect", 1, pairs(3), label(), seed=3)
     assert [each.probability for each in outcomes] == pytest.approx([0.8 if places else 1.0] * 3)
 

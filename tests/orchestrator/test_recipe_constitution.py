@@ -126,5 +126,5 @@ def test_principles_that_are_there_or_cannot_be_known_are_no_fault(tmp_path: Pat
     for text in ("- a list of another shape", "name: 2024-13-01", "[" * 5000):
         other.write_text(text)
         load_recipe(REAL, [f"services.judge.constitution={other}", "stages.collect.label.principles=[mine]"])
-    other.write_text("principles: [{name: mine, tags: 7}]")
+    other.write_text("principles: [{name: mine, tags: 7, critique: c, revision: r}]")
     load_recipe(REAL, [f"services.judge.constitution={other}", "stages.collect.label.principles=[mine]"])
