@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from services.policy.engine import Engine, LoadEngine
+from services.policy.engine import LoadEngine
 from services.policy.settings import PolicySettings
-from services.policy.transformers_engine import load_transformers_engine
-from services.weights import Manifest
+from services.policy.transformers_loading import TransformersLoader
 
 
 def loader_of(settings: PolicySettings) -> LoadEngine:
     """What makes an engine of a verified directory."""
     if settings.engine == "transformers":
-
-        def load(path: Path, manifest: Manifest) -> Engine:
-            return load_transformers_engine(path, manifest, settings.device)
-
-        return load
+        return TransformersLoader(settings.device)
     from services.policy.http_calls import HttpCalls  # httpx, which the others need not wait for
     from services.policy.remote_engine import RemoteServer
     from services.policy.tgi_engine import TgiDialect

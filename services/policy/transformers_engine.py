@@ -2,29 +2,22 @@
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from services.errors import PreconditionError
-from services.models import LoadedCausal, load_causal
+from services.models import LoadedCausal
 from services.policy.cache import roomy_cache
 from services.policy.engine import Capabilities, Completion, FinishReason, LogprobKind, Row, Sampling
 from services.policy.sampling import draw, uniforms
 from services.sequences import TokenRows, pad_left, position_ids, score_rows
 from services.templates import template_sha256, tokenizer_sha256
-from services.weights import Manifest
 
 # Rows that are done leave the batch once they are this share of it: copying the cache costs about a step.
 _DONE_SHARE = 0.25
 # A stop text of n bytes lies within its last n tokens; a few more keep broken characters out of its way.
 _STOP_MARGIN_TOKENS = 8
-
-
-def load_transformers_engine(path: Path, manifest: Manifest, device: str = "cpu") -> "TransformersEngine":
-    """The engine of a model directory."""
-    return TransformersEngine(load_causal(path, device=device))
 
 
 class TransformersEngine:
@@ -56,7 +49,7 @@ class TransformersEngine:
     @torch.inference_mode()
     def generate(self, rows: Sequence[Row], sampling: Sampling) -> list[Completion]:
         """One completion per row, in order."""
-        batch = _Batch(self, rows, sampling)
+        batch = Batch(self, rows, sampling)
         while batch.step():
             pass
         texts = self.tokenizer.batch_decode(batch.responses, skip_special_tokens=True)
@@ -68,7 +61,7 @@ class TransformersEngine:
         ]
 
 
-class _Batch:
+class Batch:
     """Rows on their way: each step gives one token to every row that is not done yet.
 
     Prompts are padded on the left, so that all rows grow at the same place. `_rows` says which of the

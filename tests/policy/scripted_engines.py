@@ -19,7 +19,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from services.policy.engine import FinishReason, Row, Sampling
-from services.policy.transformers_engine import TransformersEngine, load_transformers_engine
+from services.policy.transformers_engine import TransformersEngine
+from services.policy.transformers_loading import TransformersLoader
 from services.weights import identify
 
 
@@ -53,7 +54,7 @@ class ScriptedEngine:
     def start(self, path: Path) -> None:
         """What a new process does."""
         self.path = path
-        self.model: TransformersEngine = load_transformers_engine(path, identify(path, None))
+        self.model: TransformersEngine = TransformersLoader()(path, identify(path, None))
 
     def draw(self, prompt: list[int], sampling: Sampling) -> Any:
         """One completion of the model."""
@@ -117,7 +118,7 @@ class VllmServer(ScriptedEngine):
         if self.running.is_set() or self.broken_reload:
             return Reply(500, {"error": {"message": "EngineCore encountered an issue"}})
         self.path, self.flushed = path, False
-        self.model = load_transformers_engine(path, identify(path, None))
+        self.model = TransformersLoader()(path, identify(path, None))
         return Reply(body={"results": [None]})
 
     def _complete(self, body: dict[str, Any]) -> dict[str, Any]:
