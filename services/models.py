@@ -23,6 +23,7 @@ from transformers.utils import logging as transformers_logging
 
 from services.model_files import weights_fault
 from services.sequences import is_right_padded, last_token_index, position_ids
+from services.status import is_disk_full, is_out_of_memory
 from services.templates import load_tokenizer
 from services.weights import WeightsError, check_safetensors
 
@@ -116,8 +117,8 @@ def describe_causal(path: Path) -> LoadedCausal:
             model = AutoModelForCausalLM.from_config(_config(path, {}), trust_remote_code=False)
         if (path / "generation_config.json").is_file():
             model.generation_config = GenerationConfig.from_pretrained(path, local_files_only=True)
-    except (ValueError, OSError, KeyError, TypeError) as error:
-        raise WeightsError(path / "config.json", f"is no causal language model's ({_line(error)})") from None
+    except Exception as error:
+        raise _fault(error, path / "config.json", "is no causal language model's") from None
     tokenizer = _tokenizer(path)
     return LoadedCausal(model.eval(), tokenizer, **_vocabulary(path, model, tokenizer))
 
@@ -194,16 +195,18 @@ def _load(
                 dtype=dtype,
                 output_loading_info=True,
             )
-    except (ValueError, OSError, RuntimeError, KeyError) as error:
-        raise WeightsError(path, f"does not load as {factory.__name__} ({_line(error)})") from None
+    except Exception as error:
+        if (quantised := getattr(config, "quantization_config", None)) is not None:
+            raise _fault(error, path / "config.json", _quantised(quantised)) from None
+        raise _fault(error, path, f"does not load as {factory.__name__}") from None
     return model, _tokenizer(path), sorted(info["missing_keys"])
 
 
 def _config(path: Path, overrides: dict[str, Any]) -> PretrainedConfig:
     try:
         config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False, **overrides)
-    except (ValueError, OSError, KeyError, TypeError) as error:
-        raise WeightsError(path / "config.json", f"is not a model's config ({_line(error)})") from None
+    except Exception as error:
+        raise _fault(error, path / "config.json", "is not a model's config") from None
     _dropout_off(config)
     return config
 
@@ -212,7 +215,7 @@ def _tokenizer(path: Path) -> Any:
     try:
         return load_tokenizer(path)
     except Exception as error:  # the tokenizers library raises bare Exception for a damaged file
-        raise WeightsError(path / "tokenizer.json", f"does not load ({_line(error)})") from None
+        raise _fault(error, path / "tokenizer.json", "does not load") from None
 
 
 def _check_files(path: Path) -> None:
@@ -241,7 +244,9 @@ def _check_config(file: Path) -> None:
     try:
         config = json.loads(file.read_bytes())
         kind, own_code = config.get("model_type"), config.get("auto_map")
-    except (ValueError, AttributeError) as error:
+        if not all(isinstance(name, str) for name in config.get("architectures") or []):
+            raise TypeError("architectures: must be a list of names")
+    except (ValueError, AttributeError, TypeError) as error:
         raise WeightsError(file, f"is not a model's config ({_line(error)})") from None
     if own_code and kind not in CONFIG_MAPPING:
         raise WeightsError(
@@ -296,6 +301,21 @@ def _eos_ids(model: Any, tokenizer: Any) -> list[int]:
             if token is not None and token not in ids:
                 ids.append(int(token))
     return ids
+
+
+def _quantised(stated: Any) -> str:
+    method = stated.get("quant_method") if isinstance(stated, dict) else getattr(stated, "quant_method", None)
+    return f"has quantised weights ({method}), which do not load here: give the model in full precision"
+
+
+def _fault(error: Exception, file: Path, what: str) -> Exception:
+    """A WeightsError of what transformers raised: anything, for a config that nobody foresaw.
+
+    A full memory or disk says nothing of the file, and stays what it is.
+    """
+    if isinstance(error, WeightsError) or is_out_of_memory(error) or is_disk_full(error):
+        return error
+    return WeightsError(file, f"{what} ({_line(error) or type(error).__name__})")
 
 
 def _line(error: Exception) -> str:

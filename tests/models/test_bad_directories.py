@@ -1,14 +1,16 @@
 """What is no whole model in safetensors is refused with what to do; the version before goes on serving."""
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 from services.hub import fetched
-from services.models import load_causal
+from services.models import describe_causal, load_causal
 from services.weights import WeightsError, describe_plain, path_of, verify
 from tests.model_services import asked, header, policy_service, sampling
 from tests.tiny_models import tiny_tokenizer, write_tiny_model
@@ -85,6 +87,66 @@ def test_a_foreign_directory_is_refused_with_what_to_do(tmp_path: Path, damage: 
     with pytest.raises(WeightsError, match=says):
         load_causal(path)
     assert not (path / "ran").exists(), "nothing of the directory's own was run"
+
+
+CONFIGS: dict[str, tuple[dict[str, Any], str]] = {
+    "gptq": (
+        {"quantization_config": {"quant_method": "gptq", "bits": 4}},
+        r"config\.json: has quantised weights \(gptq\).*in full precision",
+    ),
+    "awq": ({"quantization_config": {"quant_method": "awq", "bits": 4}}, r"has quantised weights \(awq\)"),
+    "bitsandbytes": (
+        {"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}},
+        r"has quantised weights \(bitsandbytes\)",
+    ),
+    "an end that is a text": ({"eos_token_id": "</s>"}, r"config\.json: is not a model's config"),
+    "a context that is a text": ({"max_position_embeddings": "64"}, "expected int, got str"),
+    "no heads": ({"num_attention_heads": 0}, r"config\.json: is not a model's config"),
+    "a width below 0": ({"hidden_size": -1}, r"config\.json: is not a model's config"),
+    "a type that torch lacks": ({"dtype": "nope"}, r"config\.json: is not a model's config"),
+    "a pad id that is none": ({"pad_token_id": 9999}, "does not load as AutoModelForCausalLM"),
+    "architectures that are a number": ({"architectures": 5}, r"config\.json: is not a model's config"),
+}
+
+
+@pytest.mark.parametrize(("changes", "says"), CONFIGS.values(), ids=CONFIGS.keys())
+async def test_a_config_that_cannot_be_is_the_callers_fault_at_every_door(
+    tmp_path: Path, changes: dict[str, Any], says: str
+) -> None:
+    path = write_tiny_model(tmp_path / "m")
+    edited(path / "config.json", **changes)
+    where = types_pb2.ModelLocation(uri=str(path))
+    models = [trainer_pb2.StageModel(role=trainer_pb2.MODEL_ROLE_TRAINED, location=where)]
+    async with policy_service() as (policy, _), trainer() as client:
+        for call in (
+            policy.load_weights(header=header("load"), location=where),
+            client.begin_stage(begin_request(tmp_path, "sft", models=models)),
+        ):
+            with pytest.raises(CallError, match=says) as caught:
+                await call
+            assert caught.value.code.name == "INVALID_ARGUMENT"
+
+
+def test_generation_settings_that_are_a_list_are_named(tmp_path: Path) -> None:
+    path = write_tiny_model(tmp_path / "m")
+    (path / "generation_config.json").write_text("[]")
+    for load in (load_causal, describe_causal):
+        with pytest.raises(WeightsError, match="is not a mapping|has no attribute"):
+            load(path)
+
+
+@pytest.mark.parametrize("error", [MemoryError("no room"), OSError(errno.ENOSPC, "No space left on device")])
+def test_a_full_memory_or_disk_is_no_fault_of_the_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*given: Any, **named: Any) -> None:
+        raise error
+
+    path = write_tiny_model(tmp_path / "m")
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", fail)
+    with pytest.raises(type(error)) as caught:
+        load_causal(path)
+    assert caught.value is error
 
 
 async def test_a_service_refuses_pickles_and_goes_on_serving_what_it_served(tmp_path: Path) -> None:
