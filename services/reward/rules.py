@@ -44,8 +44,9 @@ class RuleScorer:
     def _score(self, exchange: Exchange) -> Outcome:
         try:
             raw = self._function(exchange.prompt, exchange.response)
+            if isinstance(raw, bool) or not isinstance(raw, Real):
+                return NotScored("not_a_number", f"the rule returned {raw!r}"[:MESSAGE_CHARACTERS])
+            number = float(raw)  # no float holds every whole number, and what is returned may be of any class
         except (Exception, SystemExit) as error:
             return NotScored("rule_failed", f"{type(error).__name__}: {error}"[:MESSAGE_CHARACTERS])
-        if isinstance(raw, bool) or not isinstance(raw, Real):
-            return NotScored("not_a_number", f"the rule returned {raw!r}"[:MESSAGE_CHARACTERS])
-        return finite_score(float(raw))
+        return finite_score(number)

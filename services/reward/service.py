@@ -77,7 +77,9 @@ def score_to_pb(outcome: Outcome) -> types_pb2.Score:
             disagreement=outcome.disagreement,
         )
         return types_pb2.Score(value=value)
-    return types_pb2.Score(error=types_pb2.ItemError(reason=outcome.reason, message=outcome.message))
+    # What a rule says of its fault may hold half a character, which no message can.
+    message = outcome.message.encode("utf-8", errors="replace").decode("utf-8")
+    return types_pb2.Score(error=types_pb2.ItemError(reason=outcome.reason, message=message))
 
 
 def scorer_to_pb(description: Description) -> reward_pb2.Scorer:

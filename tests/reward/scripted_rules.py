@@ -14,7 +14,16 @@ def misbehave(prompt: str, response: str) -> Any:
     """One way to go wrong for each word."""
     if response == "raises":
         raise KeyError("no such order")
+    if response == "half":
+        raise ValueError("no file named \udcff")
     if response == "exits":
         sys.exit(3)
-    odd = {"nan": math.nan, "infinite": -math.inf, "nothing": None, "text": "1.0", "true": True}
+    odd = {
+        "huge": 10**400,
+        "nan": math.nan,
+        "infinite": -math.inf,
+        "nothing": None,
+        "text": "1.0",
+        "true": True,
+    }
     return odd.get(response, 0)

@@ -42,13 +42,14 @@ async def test_a_rule_scores_text_and_messages_in_the_order_asked():
 
 
 async def test_what_goes_wrong_in_a_rule_is_the_error_of_its_item_and_never_a_score():
-    ways = ["raises", "fine", "nan", "infinite", "nothing", "text", "true", "exits", "fine"]
+    ways = ["raises", "fine", "nan", "infinite", "nothing", "text", "true", "exits", "fine", "huge", "half"]
     async with reward_service(rules=(("bad", "tests.reward.scripted_rules:misbehave"),)) as (client, _):
         reply = await client.score("bad", [("hi", way) for way in ways])
     failed, number = "rule_failed", "not_a_number"
     expected = [failed, "", "non_finite", "non_finite", number, number, number, failed, ""]
-    assert reasons(reply) == expected
+    assert reasons(reply) == [*expected, failed, failed]
     assert "KeyError: 'no such order'" in reply.scores[0].error.message
+    assert reply.scores[-1].error.message == "ValueError: no file named ?"
 
 
 @pytest.mark.parametrize("scorer", ["words", "reward"])
