@@ -1,5 +1,6 @@
 """What a PPO round adds to the verbs of every round: rollouts with their scores, and the trainer's budget."""
 
+import math
 from collections.abc import Sequence
 
 from orchestrator.payloads import Payload, write_payload
@@ -11,7 +12,8 @@ from orchestrator.run import Run, RunError, location
 from orchestrator.sampling import reference_logprobs, rollouts_path, score_rollouts
 from orchestrator.stages.online import OnlineRounds, Phase, Rollouts
 from orchestrator.training import TrainingStage, begin_request, settings_message, stage_model, trained_model
-from trueline.v1 import trainer_pb2
+from trueline.scoring import LARGEST_SCORE
+from trueline.v1 import trainer_pb2, types_pb2
 
 
 class PpoRounds(OnlineRounds):
@@ -56,13 +58,14 @@ class PpoRounds(OnlineRounds):
 
         Before the batch is kept, so that a resume asks the scorer again.
         """
-        errors = [each.score.error for each in batch.rollouts if each.score.WhichOneof("outcome") != "value"]
-        limit = self.settings.algorithm.max_missing_share
-        if len(errors) > limit * len(batch.rollouts):
+        algorithm = self.settings.algorithm
+        faults = [score_fault(each.score, algorithm.score_clip) for each in batch.rollouts]
+        missing, limit = [each for each in faults if each], algorithm.max_missing_share
+        if len(missing) > limit * len(batch.rollouts):
             raise RunError(
-                f"{self.name}: {len(errors)} of {len(batch.rollouts)} scores are missing, more than "
-                f"max_missing_share ({limit:g}) allows; the first: {errors[0].reason or 'no score'}: "
-                f"{errors[0].message}. Mend the scorer {self.settings.scorer!r} and resume"
+                f"{self.name}: {len(missing)} of {len(batch.rollouts)} scores are missing, more than "
+                f"max_missing_share ({limit:g}) allows; the first: {missing[0]}. "
+                f"Mend the scorer {self.settings.scorer!r} and resume"
             )
 
     def over_budget(self, trained: Phase) -> bool:
@@ -89,3 +92,14 @@ class PpoRounds(OnlineRounds):
             critic = location(settings.critic, before) if before else self.run.locate(settings.critic)
             models.append(stage_model(trainer_pb2.MODEL_ROLE_REWARD, critic))
         return begin_request(self.run, self.name, settings.output, models, ppo=algorithm)
+
+
+def score_fault(score: types_pb2.Score, score_clip: float) -> str:
+    """Why the trainer will leave a row out, such as "timeout: no answer"; "" where its score trains."""
+    if score.WhichOneof("outcome") != "value":
+        return f"{score.error.reason or 'no score'}: {score.error.message}"
+    raw, normalised = score.value.raw, score.value.normalised
+    held = min(abs(normalised), score_clip or math.inf)
+    if math.isfinite(raw) and math.isfinite(normalised) and held <= LARGEST_SCORE:
+        return ""
+    return f"score_not_finite: the score is {raw:g}, {normalised:g} when normalised"

@@ -10,6 +10,10 @@ from trueline.v1 import reward_pb2, types_pb2
 PromptLike = str | Sequence[Mapping[str, str] | types_pb2.Message]
 Item = tuple[PromptLike, str] | reward_pb2.ScoreItem
 
+# A trainer computes in float32, which holds the squares of a whole batch of these and not of much more.
+# What is larger trains only where it is clipped.
+LARGEST_SCORE = 1e15
+
 ROLES = {
     "system": types_pb2.ROLE_SYSTEM,
     "user": types_pb2.ROLE_USER,

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from services.errors import FieldError, FieldErrors, PreconditionError
 from services.trainer.records import Excluded, ScoredRollout
 from services.weights import ModelVersion
+from trueline.scoring import LARGEST_SCORE
 
 # Renormalising over the kept tokens may round a log-prob of 0 up by this much.
 ROUNDING = 1e-3
@@ -28,6 +29,7 @@ class Door:
     vocabulary_size: int
     context_length: int
     max_missing_share: float
+    score_clip: float = 0.0  # scores are held within +/- this before they train; 0 is off
 
     def admit(self, rollouts: Sequence[ScoredRollout]) -> tuple[list[ScoredRollout], list[Excluded]]:
         """The rollouts that train and those left out, in order.
@@ -42,7 +44,8 @@ class Door:
         if faults:
             raise FieldErrors(faults)
         self._check_version(rollouts[0].policy_version)
-        excluded = [Excluded(i, *fault) for i, each in enumerate(rollouts) if (fault := score_fault(each))]
+        found = ((i, score_fault(each, self.score_clip)) for i, each in enumerate(rollouts))
+        excluded = [Excluded(i, *fault) for i, fault in found if fault is not None]
         self._check_missing(len(excluded), len(rollouts), excluded)
         out = {row.row for row in excluded}
         return [each for index, each in enumerate(rollouts) if index not in out], excluded
@@ -79,13 +82,18 @@ class Door:
             )
 
 
-def score_fault(rollout: ScoredRollout) -> tuple[str, str] | None:
-    """(reason, message) why a rollout cannot train; None when its score is a number."""
+def score_fault(rollout: ScoredRollout, score_clip: float) -> tuple[str, str] | None:
+    """(reason, message) why a rollout cannot train; None when its score is one that losses can square."""
     if rollout.score_fault is not None:
         return rollout.score_fault
     for name in ("score", "raw_score"):
         if not math.isfinite(getattr(rollout, name)):
             return "score_not_finite", f"the {name.replace('_', ' ')} is {getattr(rollout, name)}"
+    if min(abs(rollout.score), score_clip or math.inf) > LARGEST_SCORE:
+        what = (
+            f"is {rollout.score:g}: above {LARGEST_SCORE:g} its square may be infinite; score_clip holds it"
+        )
+        return "score_not_finite", f"the score {what}"
     return None
 
 

@@ -107,6 +107,7 @@ class PpoStage(Stage):
             self.loaded.vocabulary_size,
             self.loaded.context_length,
             self.settings.max_missing_share,
+            self.settings.score_clip,
         )
 
     def targets(self, batch: Round, old_logprobs_BR: Tensor, values_BR: Tensor) -> Targets:

@@ -1,6 +1,7 @@
 """What a stage does when it is entered again."""
 
 import asyncio
+import math
 import sys
 from pathlib import Path
 
@@ -15,8 +16,15 @@ from orchestrator.recipe_settings import Supervision
 from orchestrator.recipe_stages import CollectStage
 from orchestrator.run import Run
 from orchestrator.stages.collect import run_collect
+from orchestrator.stages.ppo import score_fault
+from services.trainer.door import score_fault as trainers_fault
+from services.trainer.records import ScoredRollout
+from services.weights import ModelVersion
 from tests.orchestrator.test_ledger import COMPARISON
 from tests.orchestrator.written_run import RunWriter
+from trueline.v1 import types_pb2
+
+TOLD = ("temperature", "length", ModelVersion("policy", 1, ""), 1.0, 1.0, 0)
 
 
 async def test_a_collection_that_is_kept_is_not_collected_again(tmp_path: Path) -> None:
@@ -50,3 +58,31 @@ def test_a_run_whose_services_do_not_come_up_has_failed_and_one_that_is_over_nee
     writer.ledger.finish_stage("export", {})
     writer.ledger.set_run(status="finished")
     assert is_over(writer.recipe, writer.ledger)
+
+
+@pytest.mark.parametrize(
+    ("raw", "normalised", "clip", "fault"),
+    [
+        (1.0, -2.0, 0.0, ""),
+        (1e39, 0.5, 0.0, ""),
+        (1e25, 1e25, 5.0, ""),
+        (1e25, 1e25, 0.0, "score_not_finite: the score is 1e+25"),
+        (1e25, -1e25, 1e20, "score_not_finite"),
+        (math.nan, 1.0, 5.0, "score_not_finite"),
+        (1.0, -math.inf, 5.0, "score_not_finite"),
+    ],
+)
+def test_a_score_counts_as_missing_where_the_trainer_would_leave_it_out(
+    raw: float, normalised: float, clip: float, fault: str
+) -> None:
+    """Before the batch is kept: of a batch that is, every resume would be refused alike."""
+    found = score_fault(types_pb2.Score(value=types_pb2.ScoreValue(raw=raw, normalised=normalised)), clip)
+    assert found.startswith(fault) and bool(found) == bool(fault)
+    rollout = {"score": normalised, "raw_score": raw}
+    assert bool(trainers_fault(ScoredRollout([5], [6], [0.0], [0.0], *TOLD, **rollout), clip)) == bool(fault)
+
+
+def test_a_score_that_is_an_error_is_missing() -> None:
+    error = types_pb2.ItemError(reason="timeout", message="no answer")
+    assert score_fault(types_pb2.Score(error=error), 0.0) == "timeout: no answer"
+    assert score_fault(types_pb2.Score(), 0.0) == "no score: "

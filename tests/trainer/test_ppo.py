@@ -62,6 +62,18 @@ async def test_rows_without_a_score_leave_weights_and_numbers_bit_identical(tmp_
     assert {**mixed.metrics, "excluded": 0} == dict(alone.metrics)
 
 
+@pytest.mark.parametrize("outlier", [1e25, -1e39])
+async def test_a_score_that_no_loss_can_square_is_left_out_unless_the_clip_holds_it(tmp_path, start, outlier):
+    rollouts = rollouts_of(start, start, 12)
+    odd = unscored(rollouts[3], value=types_pb2.ScoreValue(raw=outlier, normalised=outlier))
+    mixed = await one_ppo_step(tmp_path, [*rollouts, odd])
+    alone = await one_ppo_step(tmp_path, rollouts)
+    assert [(row.row, row.reason) for row in mixed.excluded] == [(12, "score_not_finite")]
+    assert mixed.weights_sha256 == alone.weights_sha256
+    clipped = await one_ppo_step(tmp_path, [*rollouts, odd], score_clip=5.0)
+    assert clipped.trained and not clipped.excluded
+
+
 async def test_too_many_missing_scores_refuse_the_step(tmp_path, start):
     rollouts = rollouts_of(start, start, 10)
     rollouts[:2] = [unscored(each) for each in rollouts[:2]]
