@@ -26,6 +26,7 @@ from services.models import describe_causal
 from services.policy.engine import Capabilities, Completion, FinishReason, LogprobKind, Row, Sampling
 from services.policy.http_calls import HttpCalls, Session, garbage
 from services.policy.sampling import row_seed
+from services.policy.stops import Stops
 from services.templates import template_sha256, tokenizer_sha256
 from services.weights import Manifest
 
@@ -243,16 +244,16 @@ class RemoteModel:
             raise garbage(f"id {strange[0]} with a vocabulary of {self.vocabulary_size}")
         logprobs = _checked_logprobs(drawn.logprobs, ids)
         text = self.tokenizer.decode(ids, skip_special_tokens=True)
-        return Completion(ids, logprobs, self._finish_reason(drawn, sampling, text), text)
+        return Completion(ids, logprobs, self._finish_reason(drawn, sampling), text)
 
-    def _finish_reason(self, drawn: Drawn, sampling: Sampling, text: str) -> FinishReason:
+    def _finish_reason(self, drawn: Drawn, sampling: Sampling) -> FinishReason:
         """Held against the ids themselves: how a response ended decides how it is trained."""
         if drawn.ids[-1] in self.eos_ids:
             return FinishReason.END_OF_TEXT
         if any(each in self.eos_ids for each in drawn.ids):
             raise garbage("tokens behind the end of the text")
         if drawn.stopped:
-            if not any(stop in text for stop in sampling.stop):
+            if not all(Stops(self.tokenizer, sampling.stop).ended([drawn.ids])):
                 raise garbage("ended by a stop text that its tokens do not hold")
             return FinishReason.STOP_TEXT
         if not drawn.cut or len(drawn.ids) != sampling.max_new_tokens:

@@ -11,13 +11,12 @@ from services.models import LoadedCausal
 from services.policy.cache import roomy_cache
 from services.policy.engine import Capabilities, Completion, FinishReason, LogprobKind, Row, Sampling
 from services.policy.sampling import draw, uniforms
+from services.policy.stops import Stops
 from services.sequences import TokenRows, pad_left, position_ids, score_rows
 from services.templates import template_sha256, tokenizer_sha256
 
 # Rows that are done leave the batch once they are this share of it: copying the cache costs about a step.
 _DONE_SHARE = 0.25
-# A stop text of n bytes lies within its last n tokens; a few more keep broken characters out of its way.
-_STOP_MARGIN_TOKENS = 8
 
 
 class TransformersEngine:
@@ -70,6 +69,7 @@ class Batch:
 
     def __init__(self, engine: TransformersEngine, rows: Sequence[Row], sampling: Sampling) -> None:
         self._engine, self._sampling = engine, sampling
+        self._stops = Stops(engine.tokenizer, sampling.stop)
         self.responses: list[list[int]] = [[] for _ in rows]
         self.logprobs: list[list[float]] = [[] for _ in rows]
         self.finish_reasons = [FinishReason.LENGTH for _ in rows]
@@ -143,19 +143,15 @@ class Batch:
             self.logprobs[row].append(logprob)
             if token in self._engine.eos_ids:
                 self._done[row], self.finish_reasons[row] = True, FinishReason.END_OF_TEXT
-        if self._sampling.stop:
+        if self._stops:
             self._find_stops()
 
     def _find_stops(self) -> None:
         """Ends the rows whose latest token completed a stop text."""
         open_rows = [row for row in self._rows if not self._done[row]]
-        if not open_rows:
-            return  # batch_decode takes an empty list for one empty text
-        reach = max(len(text.encode()) for text in self._sampling.stop) + _STOP_MARGIN_TOKENS
-        tails = [self.responses[row][-reach:] for row in open_rows]
-        texts = self._engine.tokenizer.batch_decode(tails, skip_special_tokens=True)
-        for row, text in zip(open_rows, texts, strict=True):
-            if any(stop in text for stop in self._sampling.stop):
+        tails = [self.responses[row][-self._stops.reach :] for row in open_rows]
+        for row, ended in zip(open_rows, self._stops.ended(tails), strict=True):
+            if ended:
                 self._done[row], self.finish_reasons[row] = True, FinishReason.STOP_TEXT
 
     def _drop_done(self, drawn_B: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ from services.errors import NotReadyError, PreconditionError
 from services.policy.engine import Capabilities, GivenLogprobs, LogprobKind, Row, Sampling
 from services.policy.http_calls import Session, garbage
 from services.policy.remote_engine import Drawn, Place, RemoteModel
+from services.policy.stops import holds_special, special_texts
 
 PROCESSED_TOLERANCE = 1e-3
 PROBES = 8
@@ -101,11 +102,15 @@ class VllmDialect:
             raise PreconditionError("logprob_kind", what)
         return context_length or model.context_length
 
-    async def prepare(self, http: Session, model: RemoteModel, prompts: Sequence[tuple[int, ...]]) -> None:
-        """Nothing: ids are what it takes."""
+    async def prepare(
+        self, http: Session, model: RemoteModel, prompts: Sequence[tuple[int, ...]]
+    ) -> frozenset[str]:
+        """Special tokens' texts, which it looks for only when told. Prompts need nothing: it takes ids."""
+        return special_texts(model.tokenizer)
 
     async def draw(self, http: Session, row: Row, sampling: Sampling, seed: int, prepared: Any) -> Drawn:
         """One completion. Every parameter is said: the model's generation_config would fill in others."""
+        special = prepared or frozenset()
         body = {
             "model": self._name,
             "prompt": list(row.prompt_ids),
@@ -120,6 +125,7 @@ class VllmDialect:
             "frequency_penalty": 0.0,
             "seed": seed,
             "stop": list(sampling.stop),
+            "skip_special_tokens": not any(holds_special(each, special) for each in sampling.stop),
             "include_stop_str_in_output": True,
             "logprobs": 1,
             "return_token_ids": True,

@@ -127,10 +127,9 @@ class VllmServer(ScriptedEngine):
         if body.get("prompt_logprobs") is not None:
             choice["prompt_logprobs"] = self._given(prompt)
             return {"object": "text_completion", "model": "served", "choices": [choice]}
-        top_k = max(body["top_k"], 0)
-        sampling = Sampling(
-            body["temperature"], body["top_p"], top_k, body["max_tokens"], tuple(body["stop"]), body["seed"]
-        )
+        top_k, blind = max(body["top_k"], 0), body.get("skip_special_tokens", True)
+        stop = tuple(each for each in body["stop"] if not (blind and "<" in each))
+        sampling = Sampling(body["temperature"], body["top_p"], top_k, body["max_tokens"], stop, body["seed"])
         drawn = self.draw(prompt, sampling)
         logprobs = drawn.logprobs
         if self.raw:
@@ -139,7 +138,8 @@ class VllmServer(ScriptedEngine):
         if drawn.finish_reason is not FinishReason.LENGTH:
             choice["finish_reason"] = "stop"
         if drawn.finish_reason is FinishReason.STOP_TEXT:
-            choice["stop_reason"] = next(each for each in body["stop"] if each in drawn.text)
+            text = self.model.tokenizer.decode(drawn.response_ids, skip_special_tokens=blind)
+            choice["stop_reason"] = next(each for each in body["stop"] if each in text)
         if body.get("return_token_ids"):
             choice |= {"token_ids": drawn.response_ids, "prompt_token_ids": prompt}
         if body.get("logprobs") is not None:

@@ -22,7 +22,7 @@ from tests.policy.engine_contract import (
     logprobs_of,
     refusal,
 )
-from tests.tiny_models import END
+from tests.tiny_models import END, REPLY
 from trueline import CallError
 from trueline.v1 import policy_pb2
 from trueline.v1 import types_pb2 as pb
@@ -112,6 +112,19 @@ async def test_completions_end_for_the_reason_that_is_told(tmp_path, kind):
             pb.FINISH_REASON_STOP_TEXT,
             pb.FINISH_REASON_LENGTH,
         }
+
+
+@pytest.mark.parametrize("kind", ENGINES)
+async def test_a_special_token_stops_where_a_stop_text_names_it(tmp_path, kind):
+    async with contract(kind, tmp_path) as under:
+        stopped = 0
+        for rollout in await under.draw(*PROMPTS[1:], max_new_tokens=20, samples=16, stop=["<reply>", "w7"]):
+            ids = list(rollout.response_ids)
+            assert REPLY not in ids[:-1] and "<reply>" not in rollout.response_text
+            if ids[-1] == REPLY:
+                assert rollout.finish_reason == pb.FINISH_REASON_STOP_TEXT
+                stopped += 1
+        assert stopped or kind == "real"
 
 
 @pytest.mark.parametrize("kind", ENGINES)
