@@ -239,7 +239,7 @@ async def run_stages(run: Run) -> None:
 
 async def run_stage(run: Run, name: str, settings: Any) -> float:
     """One stage, from where the ledger stands to its end; returns the seconds that this took."""
-    watch = Stopwatch()
+    watch, run.stage = Stopwatch(), name
     try:
         result = await STAGES[settings.kind](run, name, settings)
     finally:

@@ -43,6 +43,7 @@ class Run:
     progress: Progress
     mending: Mending
     time: Timekeeper = field(default_factory=Timekeeper)
+    stage: str = ""  # the one under way
     loads: int = 0
     scorers: dict[str, types_pb2.ModelVersion] = field(default_factory=dict)  # learned, as served
     judge: types_pb2.ModelVersion | None = None  # as served; None: an endpoint

@@ -136,7 +136,7 @@ async def reference_logprobs(
 async def score(
     run: Run, scorer: str, rows: Sequence[Row], responses: Sequence[str]
 ) -> list[types_pb2.Score]:
-    """One score or error for each (prompt, response), in order."""
+    """One score or error for each (prompt, response), in order. A note tells what the scorer had to cut."""
     items = [score_item(row, text) for row, text in zip(rows, responses, strict=True)]
     version, scores = run.scorers.get(scorer), list[types_pb2.Score]()
     for part in cut(items, LARGEST_CALL):
@@ -144,6 +144,11 @@ async def score(
         reply = await run.ask("reward", call)
         run.time.computed(reply.timing)
         scores += reply.scores
+    if any(each.value.truncated for each in scores):
+        run.ledger.note(
+            f"{run.stage}: some prompts with their responses are longer than the context of the scorer "
+            f"{scorer!r}; it read their end alone, and the scores are of that"
+        )
     return scores
 
 

@@ -268,7 +268,7 @@ def figures_of_gold(gold: Sequence[types_pb2.Score], proxy: Sequence[types_pb2.S
     found: Phase = {"gold": interval.mean, "gold_low": interval.low, "gold_high": interval.high}
     if proxy:
         found["proxy"] = mean_interval(present(proxy_numbers)).mean
-        found |= {**disagreement_of(proxy), "proxy_scores": proxy_numbers}
+        found |= {**disagreement_of(proxy), **truncated_of(proxy), "proxy_scores": proxy_numbers}
     return {**found, "gold_scores": gold_numbers}
 
 
@@ -281,3 +281,10 @@ def disagreement_of(scores: Sequence[types_pb2.Score]) -> Phase:
     """How far an ensemble's members are apart on average; nothing for another scorer."""
     apart = [each.value.disagreement for each in scores if each.value.HasField("disagreement")]
     return {"disagreement": mean_interval(apart).mean} if apart else {}
+
+
+def truncated_of(scores: Sequence[types_pb2.Score]) -> Phase:
+    """Share of the items that the scorer had to cut to its context; nothing where it cut none."""
+    scored = [each.value for each in scores if each.WhichOneof("outcome") == "value"]
+    cut_off = sum(each.truncated for each in scored)
+    return {"reward_truncated_share": cut_off / len(scored)} if cut_off else {}

@@ -13,7 +13,8 @@ from orchestrator.recipe_scorers import combination_text
 from orchestrator.recipe_settings import CombinedSettings, RewardSettings, Services, Supervision
 from orchestrator.run import Run
 from orchestrator.sampling import score, score_rollouts
-from orchestrator.stages.online import disagreement_of, figures_of
+from orchestrator.stages.online import disagreement_of, figures_of, figures_of_gold
+from orchestrator.summary import summarise
 from services.reward.combinations import read_combination
 from tests.orchestrator.written_run import RunWriter
 from tests.reward.hosting import header, location, publish_reward, reward_service
@@ -64,6 +65,31 @@ async def test_a_combined_scorer_is_served_with_its_parts_and_held_to_their_vers
         assert foreign.scores[0].value.normalised != pytest.approx(expected)
         again = await score(run, "sum", ROWS, TEXTS)  # is refused that one, puts its own back and asks again
         assert again[0].value.normalised == pytest.approx(expected)
+
+
+async def test_what_a_scorer_had_to_cut_is_noted_once_for_each_stage(tmp_path: Path) -> None:
+    writer = RunWriter(tmp_path)
+    short = publish_reward(tmp_path / "models", 1, context=8)
+    recipe = writer.recipe.model_copy(
+        update={"services": Services(reward=RewardSettings(learned=["a"])), "models": {"a": str(short.path)}}
+    )
+    rows = [{"prompt_id": "p1", "text": " ".join(["w1"] * 9)}, ROWS[1]]
+    service = reward_service(learned=(("a", None),))
+    async with service as (_, server), Peers({**NOBODY, "reward": [server.address]}) as peers:
+        mending = Mending(Supervision(), asyncio.Event(), print)
+        run = Run(recipe, writer.directory, writer.ledger, peers, PlainProgress(sys.stderr), mending)
+        await run.serve_scorers("a")
+        await score(run, "a", ROWS, TEXTS)
+        assert writer.ledger.info()["notes"] == [], "nothing was cut"
+        for run.stage in ("ppo", "ppo", "evaluate"):
+            scores = await score(run, "a", rows, TEXTS)
+            await score_rollouts(run, "a", rows, [types_pb2.Rollout(response_text=text) for text in TEXTS])
+    told = writer.ledger.info()["notes"]
+    assert [note.partition(":")[0] for note in told] == ["ppo", "evaluate"]
+    assert "longer than the context of the scorer 'a'" in told[0]
+    assert summarise(writer.ledger)["notes"] == told
+    assert figures_of_gold([], scores)["reward_truncated_share"] == 0.5
+    assert "reward_truncated_share" not in figures_of_gold([], scores[1:])
 
 
 def test_a_measurement_keeps_scores_and_shows_figures() -> None:
