@@ -20,6 +20,7 @@ from sqlalchemy.exc import DBAPIError
 from orchestrator.access import access_of
 from orchestrator.data import content_sha256, file_sha256
 from orchestrator.ending import failing, is_over, stop_on_signals, unless_stopped, until_done
+from orchestrator.engine_plan import try_starts
 from orchestrator.evaluation.stage import run_assess
 from orchestrator.launcher import REPOSITORY, LocalServices
 from orchestrator.leash import CANNOT_RUN
@@ -230,6 +231,8 @@ async def run_stages(run: Run) -> None:
         row = run.ledger.begin_stage(name, settings.kind, position)
         if row["status"] == "finished":
             continue
+        if position == 1 and "policy" not in settings.services:  # one that samples loads its model itself
+            await try_starts(run)
         run.progress.stage_started(name, settings.kind, position, count, getattr(settings, "rounds", 0))
         # A stage goes on from what the ledger has: where disk or database fail it, it is simply begun again.
         stage = partial(run_stage, run, name, settings)

@@ -6,11 +6,37 @@ so no stage needs log-probs of given ids from an engine.
 
 from collections.abc import Iterator
 
+from orchestrator.recipe import Recipe
 from orchestrator.recipe_settings import SamplingSettings
 from orchestrator.run import Run, RunError
 from trueline.v1 import policy_pb2, types_pb2
 
 KINDS = {types_pb2.LOGPROB_KIND_TEMPERATURE, types_pb2.LOGPROB_KIND_PROCESSED}
+
+
+async def try_starts(run: Run) -> None:
+    """Has the policy load what its later models descend from, before anything trains.
+
+    Their architecture is that model's: one that the engine cannot sample is refused at this load already.
+    """
+    for model in sampled_starts(run.recipe):
+        await run.serve_policy(model)
+
+
+def sampled_starts(recipe: Recipe) -> list[str]:
+    """The given models of which the sampled ones are made: ["start"] for an sft of it and a ppo of that."""
+    sampling = [stage for stage in recipe.stages.values() if "policy" in stage.services]
+    asked = [getattr(stage, field, None) for stage in sampling for field in ("policy", "before", "after")]
+    parents = {
+        getattr(stage, "output", None): getattr(stage, "init", None) or getattr(stage, "policy", None)
+        for stage in recipe.stages.values()
+    }
+    starts = []
+    for model in asked:
+        while model is not None and model not in recipe.models:
+            model = parents.get(model)
+        starts += [model] if model is not None else []
+    return list(dict.fromkeys(starts))
 
 
 async def check_engines(run: Run, stage: str, sampling: SamplingSettings, versions: int) -> None:

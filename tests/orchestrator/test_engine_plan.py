@@ -1,14 +1,25 @@
 """A stage is refused before its first draw where the policy's engine cannot do what it needs."""
 
+import asyncio
+import sys
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from orchestrator.engine_plan import check_tokens, lacks
-from orchestrator.recipe_settings import SamplingSettings
-from orchestrator.run import RunError
+from orchestrator.drive import run_stages
+from orchestrator.engine_plan import check_tokens, lacks, sampled_starts
+from orchestrator.mending import Mending
+from orchestrator.peers import Peers
+from orchestrator.progress import PlainProgress
+from orchestrator.recipe_settings import SamplingSettings, Supervision
+from orchestrator.run import Run, RunError
+from tests.model_services import policy_service
+from tests.orchestrator.written_run import RunWriter
+from tests.policy.test_loading import REFUSED, written
+from trueline import CallError
 from trueline.v1 import policy_pb2, types_pb2
 
 ABLE = {
@@ -63,3 +74,19 @@ async def test_a_reference_that_reads_other_tokens_than_the_policy_is_refused(re
     else:
         with pytest.raises(RunError, match="stages.dpo: the reference's tokenizer is not the policy's"):
             await check_tokens(run, "dpo")
+
+
+async def test_a_run_ends_before_it_trains_what_its_policy_cannot_sample(tmp_path: Path) -> None:
+    writer = RunWriter(tmp_path)
+    assert sampled_starts(writer.recipe) == ["start"], "sft of start, and ppo of sft"
+    written(tmp_path / "start", "mamba", REFUSED["mamba"])
+    async with policy_service() as (_, server):
+        nobody: dict[str, list[str]] = {name: [] for name in ("reference", "reward", "trainer")}
+        async with Peers({**nobody, "policy": [server.address]}) as peers:
+            mending = Mending(Supervision(), asyncio.Event(), print)
+            run = Run(
+                writer.recipe, writer.directory, writer.ledger, peers, PlainProgress(sys.stderr), mending
+            )
+            with pytest.raises(CallError, match="cannot sample this architecture"):
+                await run_stages(run)
+    assert [(row["stage"], row["status"]) for row in writer.ledger.all_stages()] == [("sft", "running")]
