@@ -56,10 +56,9 @@ class HttpCalls:
         """Connections for one chunk, or one load."""
         # trust_env off: a proxy of the environment would take prompts where nobody sent them.
         limits = httpx.Limits(max_connections=self._at_once)
-        # A request that waits its turn behind others is not late: only the one that is asked has a clock.
-        timeout = httpx.Timeout(self.seconds, pool=None)
+        # No clock of httpx's own: that of a request is in _once, and a load's runs longer than the others'.
         async with httpx.AsyncClient(
-            base_url=self.url, headers=self._headers(), limits=limits, timeout=timeout, trust_env=False
+            base_url=self.url, headers=self._headers(), limits=limits, timeout=None, trust_env=False
         ) as client:
             yield Session(client, self)
 
@@ -112,7 +111,7 @@ class Session:
         place = f"{method} {path}"
         try:
             status, headers, content = await asyncio.wait_for(self._exchange(method, path, body), seconds)
-        except (asyncio.TimeoutError, httpx.TimeoutException):
+        except asyncio.TimeoutError:
             silent = f"the engine gave no whole answer to {place} within {seconds:g} s"
             raise NotReadyError(silent, "engine_silent") from None
         except httpx.HTTPError as error:

@@ -84,7 +84,7 @@ async def contract(kind: str, tmp_path: Path, **settings: Any) -> AsyncIterator[
             restart = tmp_path / "restart"
             engine = stack.enter_context(served(TgiServer(versions[0].path, restart)))
             given = {"engine": "tgi", "endpoint": engine.url, "restart_file": restart, **QUICK}
-        async with policy_service(**given, **settings) as (policy, _):
+        async with policy_service(**{**given, **settings}) as (policy, _):
             under = Contract(policy, versions, engine, kind)
             await under.load(0)
             yield under

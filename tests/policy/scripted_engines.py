@@ -81,6 +81,7 @@ class VllmServer(ScriptedEngine):
     raw = False
     wrong_label = False  # says another version than it was told
     broken_reload = False
+    reload_seconds = 0.0
     flush_refused = 0
 
     def start(self, path: Path) -> None:
@@ -117,6 +118,7 @@ class VllmServer(ScriptedEngine):
     def _reload(self, path: Path) -> Reply:
         if self.running.is_set() or self.broken_reload:
             return Reply(500, {"error": {"message": "EngineCore encountered an issue"}})
+        time.sleep(self.reload_seconds)
         self.path, self.flushed = path, False
         self.model = TransformersLoader()(path, identify(path, None))
         return Reply(body={"results": [None]})

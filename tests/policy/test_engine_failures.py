@@ -196,6 +196,13 @@ async def test_a_vllm_swap_that_fails_is_resumed_and_leaves_the_version_before(t
         assert {r.policy_version.number for r in await under.draw(max_new_tokens=4)} == {2}
 
 
+async def test_a_vllm_load_may_take_longer_than_a_completion(tmp_path):
+    async with contract("vllm", tmp_path, endpoint_seconds=5.0) as under:
+        under.engine.reload_seconds = 6.0  # of the 20 that a load may take
+        await under.load(1)
+        assert {r.policy_version.number for r in await under.draw(max_new_tokens=4)} == {2}
+
+
 async def test_a_vllm_with_raw_log_probs_is_refused_at_the_load(tmp_path):
     versions = [publish_tiny(tmp_path / "models", 1)]
     with served(VllmServer(versions[0].path)) as engine:
