@@ -6,6 +6,7 @@ else (its control routes ask for no token), and sees the versions under the same
     POST /v1/completions       ids in (prompt), ids out (return_token_ids), a log-prob each
     GET  /v1/models            how many tokens it holds
     GET  /weight_info          which version it holds, in the words that we gave it
+    GET  /is_paused            whether it answers at all
     POST /pause?mode=wait, /collective_rpc (reload_weights), /reset_prefix_cache, /update_weight_version,
          /resume               a swap
 
@@ -47,19 +48,28 @@ class VllmDialect:
         self._name = ""
 
     async def serves(self, http: Session, place: Place) -> bool:
-        """By the word that the last swap left there; a process that was restarted has another."""
-        told = await http.get("/weight_info")
-        if not isinstance(told, dict) or "weight_version" not in told:
-            raise garbage(f"GET /weight_info gave {told!r}")
-        return bool(told["weight_version"] == place.label)
+        """By the word that the last swap left there; a process that was restarted has another.
+
+        A paused one serves nothing, whatever its word: a swap was broken off, and the next one resumes it.
+        """
+        if await self._told(http, "/weight_info", "weight_version") != place.label:
+            return False
+        return await self._told(http, "/is_paused", "is_paused") is False
+
+    async def _told(self, http: Session, path: str, key: str) -> Any:
+        told = await http.get(path)
+        if not isinstance(told, dict) or key not in told:
+            raise garbage(f"GET {path} gave {str(told)[:200]}")
+        return told[key]
 
     async def swap(self, http: Session, place: Place) -> None:
         """Pauses, reloads in place, flushes, names the version, resumes: whatever fails, it is resumed.
 
         The name is taken away first: weights that are half there must not pass for either version.
         """
-        await http.post("/pause?mode=wait", seconds=self._load_seconds)
         try:
+            # Inside: a pause whose answer was lost is one all the same.
+            await http.post("/pause?mode=wait", seconds=self._load_seconds)
             await http.post("/update_weight_version", {"new_version": "loading"})
             body = {
                 "method": "reload_weights",

@@ -83,6 +83,7 @@ class VllmServer(ScriptedEngine):
     broken_reload = False
     reload_seconds = 0.0
     flush_refused = 0
+    pause_lost = False  # it pauses, and its answer says that it did not
 
     def start(self, path: Path) -> None:
         super().start(path)
@@ -100,7 +101,11 @@ class VllmServer(ScriptedEngine):
             return Reply(body={"weight_version": "other" if self.wrong_label else self.label})
         if path == "/pause" and query == "mode=wait":
             self.running.clear()
+            if self.pause_lost:
+                return Reply(500, {"error": "Failed to pause generation: the answer is lost"})
             return Reply(body={"status": "paused"})
+        if path == "/is_paused":
+            return Reply(body={"is_paused": not self.running.is_set()})
         if path == "/resume":
             self.running.set()
             return Reply(body={"status": "resumed"})

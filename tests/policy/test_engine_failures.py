@@ -165,7 +165,8 @@ async def test_a_vllm_swap_pauses_flushes_names_and_resumes_in_that_order(tmp_pa
     async with contract("vllm", tmp_path) as under:
         under.engine.calls.clear()
         await under.load(1)
-        control = [each for each in under.engine.calls if each not in ("/weight_info", "/v1/models")]
+        looks = ("/weight_info", "/is_paused", "/v1/models")
+        control = [each for each in under.engine.calls if each not in looks]
         assert control == [
             "/pause?mode=wait",
             "/update_weight_version",
@@ -179,16 +180,30 @@ async def test_a_vllm_swap_pauses_flushes_names_and_resumes_in_that_order(tmp_pa
         assert under.engine.label.endswith(sha256) and under.engine.running.is_set()
 
 
-@pytest.mark.parametrize("broken", ["reload", "flush"])
+async def test_a_vllm_that_a_dead_service_left_paused_is_resumed_by_the_next(tmp_path):
+    version = publish_tiny(tmp_path / "models", 1)
+    with served(VllmServer(version.path)) as engine:
+        settings = {"engine": "vllm", "endpoint": engine.url, **QUICK, "endpoint_seconds": 5.0}
+        for request_id in ("1", "2"):
+            async with policy_service(**settings) as (policy, _):
+                await policy.load_weights(header=header(request_id), location=location(version))
+                reply = await policy.generate(prompts=asked(PROMPTS[0]), sampling=sampling())
+                assert reply.rollouts[0].policy_version == version_pb(version)
+            engine.running.clear()  # as if it had died between the new version's name and /resume
+
+
+@pytest.mark.parametrize("broken", ["pause", "reload", "flush"])
 async def test_a_vllm_swap_that_fails_is_resumed_and_leaves_the_version_before(tmp_path, broken):
     async with contract("vllm", tmp_path) as under:
-        if broken == "reload":
+        if broken == "pause":
+            under.engine.pause_lost = True
+        elif broken == "reload":
             under.engine.broken_reload = True
         else:
             under.engine.flush_refused = 1
         error = await refusal(under.load(1))
         assert error.code is grpc.StatusCode.UNAVAILABLE and under.engine.running.is_set()
-        under.engine.broken_reload = False
+        under.engine.broken_reload = under.engine.pause_lost = False
         # The version before was put back: at once, or, where that failed too, before the next chunk.
         rollouts = await under.draw(max_new_tokens=4)
         assert {r.policy_version.number for r in rollouts} == {1}
