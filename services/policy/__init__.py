@@ -9,5 +9,6 @@ transformers_engine.py  the engine on transformers
 remote_engine.py        what engines behind an HTTP API share: one version at a time, chunks, checks
 vllm_engine.py tgi_engine.py     what each of them speaks
 http_calls.py           one request: attempts, pauses, what went wrong
+turns.py                so many requests at once, those of all chunks together
 sampling.py             the mathematics of one draw
 """

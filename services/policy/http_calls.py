@@ -4,7 +4,8 @@
     async with calls.session() as http:
         reply = await http.post("/v1/completions", {...})          its JSON object
 
-Tried again: 408, 425, 429, 5xx, a connection that fails. What stays:
+Tried again: 408, 425, 5xx, a connection that fails, so many times; 429, for as long as a request may take,
+since who was one too many waits for another's end. What stays:
 
     BusyError          429 to the end; RetryInfo says when
     NotReadyError      "engine_failed": 5xx or no connection; "engine_silent": no answer in time
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -24,8 +26,9 @@ import httpx
 
 from services.backoff import backoff_seconds, retry_after_seconds
 from services.errors import BusyError, NotReadyError, PreconditionError
+from services.policy.turns import Turns
 
-AGAIN = (408, 425, 429)
+AGAIN = (408, 425)
 REPLY_BYTES = 64 * 1024 * 1024
 QUOTED_CHARACTERS = 300
 LONGEST_PAUSE_SECONDS = 10.0
@@ -49,16 +52,15 @@ class HttpCalls:
         at_once: int = 256,
     ) -> None:
         self.url, self._key_file = url, key_file
-        self.seconds, self.attempts, self._at_once = seconds, attempts, at_once
+        self.seconds, self.attempts, self.turns = seconds, attempts, Turns(at_once)
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[Session]:
         """Connections for one chunk, or one load."""
         # trust_env off: a proxy of the environment would take prompts where nobody sent them.
-        limits = httpx.Limits(max_connections=self._at_once)
-        # No clock of httpx's own: that of a request is in _once, and a load's runs longer than the others'.
+        # Neither limits nor a clock of httpx's own: turns limit all sessions together, the clock is in _once.
         async with httpx.AsyncClient(
-            base_url=self.url, headers=self._headers(), limits=limits, timeout=None, trust_env=False
+            base_url=self.url, headers=self._headers(), limits=httpx.Limits(), timeout=None, trust_env=False
         ) as client:
             yield Session(client, self)
 
@@ -92,20 +94,30 @@ class Session:
     async def _ask(
         self, method: str, path: str, body: Any, seconds: float | None, attempts: int | None
     ) -> Any:
-        tries = attempts or self._calls.attempts
-        for attempt in range(1, tries + 1):
+        # A request that waits its turn behind others is not late: only the one that is asked has a clock.
+        async with self._calls.turns.one(self):
+            return await self._until_answered(
+                method, path, body, seconds or self._calls.seconds, attempts or self._calls.attempts
+            )
+
+    async def _until_answered(self, method: str, path: str, body: Any, seconds: float, attempts: int) -> Any:
+        """Asks again where that may help. Its turn is kept meanwhile: a busy engine needs no others."""
+        until, failures, refusals = time.monotonic() + seconds, 0, 0
+        while True:
             try:
-                return await self._once(method, path, body, seconds or self._calls.seconds)
-            except (BusyError, NotReadyError) as error:
+                return await self._once(method, path, body, seconds)
+            except BusyError as error:
+                refusals += 1
+                pause = max(error.retry_seconds, backoff_seconds(refusals, LONGEST_PAUSE_SECONDS))
+                if time.monotonic() + pause > until:
+                    raise
+            except NotReadyError as error:
+                failures += 1
                 # A silent engine is not asked again here: its caller's patience is not ours to spend.
-                if attempt == tries or getattr(error, "reason", "") == "engine_silent":
+                if failures == attempts or error.reason == "engine_silent":
                     raise
-                asked = error.retry_seconds if isinstance(error, BusyError) else 0.0
-                pause = max(asked, backoff_seconds(attempt, LONGEST_PAUSE_SECONDS))
-                if pause > LONGEST_PAUSE_SECONDS:
-                    raise
-                await asyncio.sleep(pause)
-        raise AssertionError("the last attempt returns or raises")
+                pause = backoff_seconds(failures, LONGEST_PAUSE_SECONDS)
+            await asyncio.sleep(pause)
 
     async def _once(self, method: str, path: str, body: Any, seconds: float) -> Any:
         place = f"{method} {path}"

@@ -34,12 +34,16 @@ class PolicySettings(ModelSettings):
         None, "File with the key that the endpoint asks for (vllm serve --api-key).", parse=Path
     )
     endpoint_seconds: float = setting(
-        300.0, "Seconds that one request to the endpoint may take.", parse=above(0, float)
+        300.0,
+        "Seconds that one request to the endpoint may take, or be refused by a busy one.",
+        parse=above(0, float),
     )
     endpoint_attempts: int = setting(
-        4, "Times that a request is sent at most, where the endpoint is busy or fails.", parse=above(0)
+        4, "Times that a request is sent at most, where the endpoint fails.", parse=above(0)
     )
-    endpoint_requests: int = setting(256, "Requests to the endpoint at once.", parse=above(0))
+    endpoint_requests: int = setting(
+        256, "Requests to the endpoint at once, those of all chunks together.", parse=above(0)
+    )
     chunks_at_once: int = setting(
         1, "Chunks that run side by side; above 1 for engines that batch continuously.", parse=above(0)
     )
