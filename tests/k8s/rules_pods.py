@@ -184,6 +184,22 @@ def disruptions(objects: list[Object]) -> Faults:
             yield f"{named(budget)} covers no pod"
 
 
+def distinct(objects: list[Object]) -> Faults:
+    """No API server takes two volumes or containers of one name in a pod, or two mounts of one path."""
+    for workload in of_kind(objects, *WORKLOADS):
+        names = {
+            "volumes": [each["name"] for each in pod_spec(workload).get("volumes", [])],
+            "containers": [each["name"] for each in containers(workload)],
+        }
+        for each in containers(workload):
+            paths = [mount["mountPath"] for mount in each.get("volumeMounts", [])]
+            names[f"mounts of {each['name']}"] = paths
+        for what, given in names.items():
+            twice = sorted({each for each in given if given.count(each) > 1})
+            if twice:
+                yield f"{named(workload)} has {what} twice: {', '.join(twice)}"
+
+
 def artifacts(objects: list[Object]) -> Faults:
     """Every volume exists; the artifacts are writable for those who write them and for nobody else."""
     existing = {
@@ -232,6 +248,8 @@ def gpus(objects: list[Object]) -> Faults:
         if not uses:
             continue
         pod = pod_spec(workload)
+        if container["name"] != "engine" and any(each["name"] == "engine" for each in containers(workload)):
+            yield f"{place} takes a GPU beside its engine's: list the engine's component before gpu"
         if container["resources"]["requests"].get("nvidia.com/gpu") != asked:
             yield f"{place} requests another number of GPUs than its limit"
         if not any(each.get("key") == "nvidia.com/gpu" for each in pod.get("tolerations", [])):
@@ -246,4 +264,4 @@ def gpus(objects: list[Object]) -> Faults:
             yield f"{place} has no shared memory of its own"
 
 
-POD_RULES = (restricted, own_account, bounded, probed, drained, disruptions, artifacts, gpus)
+POD_RULES = (restricted, own_account, bounded, probed, drained, disruptions, distinct, artifacts, gpus)

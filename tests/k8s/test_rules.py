@@ -146,6 +146,21 @@ FAULTS: list[tuple[Callable, Callable[[Planted], object], str]] = [
     ),
     (rules_pods.disruptions, lambda p: p[TRAINER]["spec"].update(replicas=2), "is one pod"),
     (rules_pods.disruptions, lambda p: p.pod(POLICY).pop("topologySpreadConstraints"), "not spread"),
+    (
+        rules_pods.distinct,
+        lambda p: p.pod(POLICY)["volumes"].append({"name": "tmp", "emptyDir": {}}),
+        "has volumes twice: tmp",
+    ),
+    (
+        rules_pods.distinct,
+        lambda p: p.pod(POLICY)["containers"].append(p.container(POLICY)),
+        "has containers twice: policy",
+    ),
+    (
+        rules_pods.distinct,
+        lambda p: p.container(POLICY)["volumeMounts"].append({"name": "shm", "mountPath": "/tmp"}),
+        "has mounts of policy twice: /tmp",
+    ),
     (rules_pods.artifacts, lambda p: p.drop("ConfigMap/recipe"), "ConfigMap that is not there"),
     (rules_pods.artifacts, lambda p: p.drop("PersistentVolumeClaim/artifacts"), "claim that is not there"),
     (rules_pods.artifacts, lambda p: p.container(POLICY)["volumeMounts"][0].pop("readOnly"), "for writing"),
@@ -165,6 +180,11 @@ FAULTS: list[tuple[Callable, Callable[[Planted], object], str]] = [
         "another number of GPUs",
     ),
     (rules_pods.gpus, lambda p: p.container(POLICY)["volumeMounts"].pop(), "no shared memory"),
+    (
+        rules_pods.gpus,
+        lambda p: p.pod(POLICY).update(initContainers=[{**p.container(POLICY), "name": "engine"}]),
+        "takes a GPU beside its engine's",
+    ),
     (
         rules_wiring.images,
         lambda p: p.container(POLICY).update(image="trueline-policy:0.1.0"),
