@@ -15,7 +15,8 @@ ENGINES = ("transformers", "vllm", "tgi")
 def http_url(text: str) -> str:
     """A parser of http(s)://host[:port]; a path, a query or a password has no business there."""
     parts = urlsplit(text)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.username:
+    bare = parts.path in ("", "/") and not (parts.query or parts.username)
+    if parts.scheme not in ("http", "https") or not parts.hostname or not bare:
         raise ValueError(f"must be like http://127.0.0.1:8000, not {text!r}")
     return text.rstrip("/")
 

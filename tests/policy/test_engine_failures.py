@@ -10,7 +10,7 @@ import pytest
 from services.errors import BusyError, NotReadyError, PreconditionError
 from services.policy.engine import Row, Sampling
 from services.policy.engines import loader_of
-from services.policy.settings import PolicySettings
+from services.policy.settings import PolicySettings, http_url
 from services.status import status_of
 from services.weights import identify
 from tests.model_services import (
@@ -267,3 +267,10 @@ def test_settings_that_do_not_fit_are_told(tmp_path):
     assert "runs one" in faults(chunks_at_once=2)
     assert "--restart-file" in faults(engine="vllm", endpoint="http://127.0.0.1:1", restart_file=tmp_path)
     assert faults(engine="tgi", endpoint="http://127.0.0.1:1", chunks_at_once=4) == ""
+
+
+def test_an_endpoint_is_a_host_and_a_port_without_the_paths_that_are_called_there():
+    assert http_url("http://127.0.0.1:8000/") == "http://127.0.0.1:8000"
+    for text in ("http://127.0.0.1:8000/v1", "http://127.0.0.1:8000?a=b", "127.0.0.1:8000", "http://:8000"):
+        with pytest.raises(ValueError, match="must be like"):
+            http_url(text)
