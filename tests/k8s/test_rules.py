@@ -376,7 +376,7 @@ FAULTS: list[tuple[Callable, Callable[[Planted], object], str]] = [
 
 @pytest.fixture(scope="module")
 def sound() -> list[Object]:
-    """Every component at once."""
+    """Most components at once."""
     return build("tests/everything")
 
 
