@@ -1,14 +1,18 @@
 """Paths from callers stay below the artifact root: links, dots and hub names do not lead out."""
 
+import hashlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from services.artifact_root import ANYWHERE, ArtifactRoot, artifact_root, resolve
 from services.errors import FieldError
 from tests.model_services import header, policy_service, publish_tiny, version_pb
+from tests.trainer.wiring import begin_request, plain, trainer
+from tests.trainer.wiring import header as step_header
 from trueline import CallError
-from trueline.v1 import types_pb2
+from trueline.v1 import trainer_pb2, types_pb2
 
 
 def resolved(root: ArtifactRoot, uri: str) -> Path:
@@ -79,3 +83,37 @@ async def test_a_service_with_a_root_loads_what_lies_in_it_and_nothing_else(tmp_
                 await client.load_weights(header=header("2"), location=types_pb2.ModelLocation(uri=uri))
             assert refused.value.reason == "outside_root"
         assert (await client.get_policy()).version == version_pb(good)
+
+
+def trainer_calls(inside: Path, elsewhere: Path) -> dict[str, tuple[str, Any]]:
+    """What a trainer is asked, and for each field that names a place: one that leads out."""
+    out = str(elsewhere)
+    batch = elsewhere / "batch"
+    batch.write_bytes(trainer_pb2.PpoBatch().SerializeToString())
+    sha256 = hashlib.sha256(batch.read_bytes()).hexdigest()
+    trained = trainer_pb2.StageModel(role=trainer_pb2.MODEL_ROLE_TRAINED, location=plain(elsewhere))
+    artifact = types_pb2.Artifact(uri=str(batch), sha256=sha256)
+    checkpoint = trainer_pb2.CheckpointLocation(uri=out, sha256=sha256, step=1)
+    at = {"header": step_header("outside")}
+    return {
+        "models[0].location.uri": ("begin_stage", begin_request(inside, "ppo", models=[trained])),
+        "models_uri": ("begin_stage", begin_request(inside, "ppo", models_uri=out)),
+        "checkpoints_uri": ("begin_stage", begin_request(inside, "ppo", checkpoints_uri=out)),
+        "artifact.uri": ("ppo_step", trainer_pb2.PpoStepRequest(artifact=artifact, **at)),
+        "checkpoint.uri": ("restore", trainer_pb2.RestoreRequest(checkpoint=checkpoint, **at)),
+        "good.uri": ("roll_back", trainer_pb2.RollBackRequest(good=plain(elsewhere), number=3, **at)),
+    }
+
+
+async def test_a_trainer_with_a_root_reads_and_writes_nowhere_else(tmp_path):
+    inside, elsewhere = tmp_path / "artifacts", tmp_path / "elsewhere"
+    inside.mkdir()
+    elsewhere.mkdir()
+    async with trainer(artifact_root=inside) as client:
+        for field, (call, request) in trainer_calls(inside, elsewhere).items():
+            with pytest.raises(CallError) as refused:
+                await getattr(client, call)(request)
+            assert refused.value.code.name == "INVALID_ARGUMENT"
+            assert f"{field}: leads out of the artifact root" in refused.value.message
+        assert list(elsewhere.iterdir()) == [elsewhere / "batch"]
+        await client.begin_stage(begin_request(inside, "ppo"))
