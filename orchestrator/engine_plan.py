@@ -25,18 +25,16 @@ async def try_starts(run: Run) -> None:
 
 def sampled_starts(recipe: Recipe) -> list[str]:
     """The given models of which the sampled ones are made: ["start"] for an sft of it and a ppo of that."""
+    roots: dict[str, str] = {}
+    for stage in recipe.stages.values():
+        made, parent = getattr(stage, "output", None), getattr(stage, "init", None)
+        parent = parent or getattr(stage, "policy", None)
+        if made is not None and parent is not None:
+            roots[made] = roots.get(parent, parent)
     sampling = [stage for stage in recipe.stages.values() if "policy" in stage.services]
     asked = [getattr(stage, field, None) for stage in sampling for field in ("policy", "before", "after")]
-    parents = {
-        getattr(stage, "output", None): getattr(stage, "init", None) or getattr(stage, "policy", None)
-        for stage in recipe.stages.values()
-    }
-    starts = []
-    for model in asked:
-        while model is not None and model not in recipe.models:
-            model = parents.get(model)
-        starts += [model] if model is not None else []
-    return list(dict.fromkeys(starts))
+    starts = [roots.get(model, model) for model in asked if model is not None]
+    return [start for start in dict.fromkeys(starts) if start in recipe.models]
 
 
 async def check_engines(run: Run, stage: str, sampling: SamplingSettings, versions: int) -> None:

@@ -76,6 +76,20 @@ async def test_a_reference_that_reads_other_tokens_than_the_policy_is_refused(re
             await check_tokens(run, "dpo")
 
 
+def test_a_policy_made_of_itself_starts_where_the_first_one_did() -> None:
+    def stage(**fields: object) -> SimpleNamespace:
+        return SimpleNamespace(services={"policy"}, **fields)
+
+    stages = {
+        "sft": SimpleNamespace(services={"trainer"}, init="base", output="sft"),
+        "first": stage(policy="sft", output="policy"),
+        "second": stage(policy="policy", output="policy"),
+        "other": stage(policy="teacher"),
+    }
+    recipe: Any = SimpleNamespace(stages=stages, models={"base": "a", "teacher": "b", "unused": "c"})
+    assert sampled_starts(recipe) == ["base", "teacher"]
+
+
 async def test_a_run_ends_before_it_trains_what_its_policy_cannot_sample(tmp_path: Path) -> None:
     writer = RunWriter(tmp_path)
     assert sampled_starts(writer.recipe) == ["start"], "sft of start, and ppo of sft"
