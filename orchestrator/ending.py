@@ -16,7 +16,8 @@ from orchestrator.mending import Stopped
 from orchestrator.recipe import Recipe
 from trueline import CallError
 
-P, T = ParamSpec("P"), TypeVar("T")
+P = ParamSpec("P")
+T = TypeVar("T")
 DEATH_SECONDS = 1.0  # in which the launcher notices that a service has ended
 
 
