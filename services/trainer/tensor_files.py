@@ -99,7 +99,7 @@ def whole_weights(model: nn.Module, beside: Path, ranks: Ranks) -> Iterator[dict
     """A spread model's state dict with whole tensors, on the leading rank; None on others, and for one rank.
 
     The tensors lie in a file beside `beside` that is gone afterwards, and are read from it page by page: no
-    rank holds the whole model.
+    rank holds the whole model. Raises on every rank where the leading one could not write or read it.
     """
     if ranks.size == 1:
         yield None
@@ -111,11 +111,10 @@ def whole_weights(model: nn.Module, beside: Path, ranks: Ranks) -> Iterator[dict
     distinct = {name: tensors[name].detach() for name in first_names.values()}
     directory = beside.with_name(f"{beside.name}.tmp-{secrets.token_hex(4)}")
     try:
-        if ranks.leads:
-            directory.mkdir(parents=True)
+        ranks.led(lambda: directory.mkdir(parents=True))  # a full disk fails it: all ranks have to know
         file = directory / "whole.safetensors"
         write_whole(file, distinct, distinct if ranks.leads else (), ranks)
-        found = load_file(file) if ranks.leads else {}
+        found = ranks.agreed(lambda: load_file(file) if ranks.leads else {})
         yield {name: found[first_names[id(t)]] for name, t in tensors.items()} if ranks.leads else None
     finally:
         shutil.rmtree(directory, ignore_errors=True)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import itertools
 import os
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
 
+from tests.faults.small_disk import small_disk
 from tests.tiny_models import write_tiny_model
 from tests.trainer.gang_process import TORCHRUN, GangProcess, gone
 from tests.trainer.wiring import (
@@ -206,6 +209,35 @@ async def refusal(client, request):
 
 def nowhere(directory):
     return pb.StageModel(role=pb.MODEL_ROLE_TRAINED, location=plain(directory / "nowhere"))
+
+
+async def test_a_disk_without_room_for_a_directory_is_waited_for_and_ends_no_rank(tmp_path, gang, two_ranks):
+    with small_disk(tmp_path / "disk", 64, files=32) as mounted:
+        if not mounted:
+            pytest.skip("cannot mount a tmpfs here: it takes root and the right to mount")
+        await two_ranks.begin_stage(begin(tmp_path, "sft", "full", models_uri=str(tmp_path / "disk")))
+        fillers = filled_with_files(tmp_path / "disk")
+        with pytest.raises(CallError) as caught:
+            await two_ranks.publish(header=header("publish"), number=1)
+        assert (caught.value.code.name, caught.value.reason) == ("RESOURCE_EXHAUSTED", "disk_full")
+        for each in fillers:
+            each.unlink()
+        published = await two_ranks.publish(header=header("publish"), number=1)
+        assert (Path(published.location.uri) / "model.safetensors").is_file()
+        assert sorted(os.listdir(tmp_path / "disk" / "full")) == ["COMMITTED", "v000001"]
+    assert gang.process.poll() is None
+
+
+def filled_with_files(directory):
+    """Empty files, as many as still fit."""
+    found = []
+    for number in itertools.count():
+        try:
+            (directory / f"filler-{number}").touch()
+        except OSError as error:
+            assert error.errno == errno.ENOSPC
+            return found
+        found.append(directory / f"filler-{number}")
 
 
 @pytest.mark.parametrize("in_a_step", [False, True])
