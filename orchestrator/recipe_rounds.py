@@ -71,7 +71,8 @@ class OnlineStage(SampledSettings):
     prompts_per_chunk: Count = 64
     """Prompts in one call to the policy service; fewer where they come to more than 4,096 responses."""
     checkpoint_every: Count = 10
-    """Rounds between checkpoints of the trainer; after a crash the rounds since are replayed."""
+    """Rounds between checkpoints of the trainer; after a crash the rounds since are replayed. On a GPU, where
+    a replay gives other bits, every round has one."""
     refresh: RefreshSettings | None = None
     """Trains the reward model anew every few rounds; null never does."""
     output: Annotated[Name, Makes("causal")]

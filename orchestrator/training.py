@@ -19,6 +19,7 @@ from trueline.v1 import trainer_pb2, types_pb2
 
 T = TypeVar("T")
 StepCall = Callable[..., Awaitable[trainer_pb2.StepResult]]
+AGAIN = "trained-again-"  # and a count: the phase of a step whose replay gave other weights, which were taken
 
 LARGEST_INLINE_BYTES = MESSAGE_LIMIT_BYTES - 2**20  # the header needs little
 
@@ -29,6 +30,10 @@ class TrainingStage:
     One round is one step: round 12 is the step whose expected_step is 11. Its request comes from
     `request_of(12)`, which must give the same bytes whenever it is asked, so that a step can be sent
     again under its first request id.
+
+    Where the trainer says that its bits do not repeat, as on a GPU, there is a checkpoint before anybody has
+    weights: before every version, and behind the last step, which is measured. A step that was lost before
+    that is trained anew.
     """
 
     def __init__(
@@ -46,6 +51,7 @@ class TrainingStage:
         self.checkpoint_every = checkpoint_every
         self.versions_before = versions_before  # of the same model, made by stages before this one
         self.trainer = run.peers.trainer
+        self.deterministic = True  # the trainer, as it said last
         self.recoveries = self.rewrites = 0
         self.refused = False  # by the trainer, as one that stands elsewhere than it seems to
 
@@ -60,6 +66,7 @@ class TrainingStage:
         """Takes the trainer as it is, or brings it there from checkpoint and replay."""
         trained = self._trained_rounds()
         state = await self.trainer.get_state()
+        self.deterministic = state.deterministic
         ours = (state.run_id, state.stage) == (self.run.run_id, self.name)
         if ours and not self.refused and self._stands(state, trained):
             if state.step == trained and self.published(trained) is not None:
@@ -68,6 +75,8 @@ class TrainingStage:
         self.recoveries, self.refused = self.recoveries + 1, False
         await self._begin()
         start = await self._restore()
+        if not self.deterministic and self.published(start) is not None:
+            await self._publish(start)  # the checkpoint was written before its version
         for number in range(start + 1, trained + 1):
             await self._replay(number)
 
@@ -76,9 +85,9 @@ class TrainingStage:
 
         One step further is right too: it ended after its orchestrator did, and a repeat gets its answer.
         """
-        recorded = self.run.ledger.phase(self.name, trained, "trained")
-        if state.step == trained and recorded is not None:
-            return bool(state.weights_sha256 == recorded["weights_sha256"])
+        recorded = self._digests(trained)
+        if state.step == trained and recorded:
+            return bool(state.weights_sha256 == recorded[-1])
         return state.step in (trained, trained + 1)
 
     async def train(self, number: int) -> dict[str, Any]:
@@ -135,6 +144,8 @@ class TrainingStage:
             return (await first() if first else {}), await self._publish(number)
 
         async def produce() -> dict[str, Any]:
+            if not self.deterministic:
+                await self.checkpoint_now(number)
             kept, published = await self.ask(work)
             version = published.location.version
             self.run.ledger.add_version(
@@ -152,12 +163,18 @@ class TrainingStage:
         return location(self.output, await self.run.durable(self.name, number, "published", produce))
 
     async def checkpoint(self, number: int, last: int) -> None:
-        """Writes a checkpoint every so many rounds; none behind the last, which nothing would read."""
-        if self.checkpoint_every and number % self.checkpoint_every == 0 and number != last:
+        """Writes a checkpoint every so many rounds; behind the last only where its bits do not repeat."""
+        if number == last:
+            due = not self.deterministic
+        else:
+            due = bool(self.checkpoint_every) and number % self.checkpoint_every == 0
+        if due:
             await self.checkpoint_now(number)
 
     async def checkpoint_now(self, number: int) -> None:
-        """Writes a checkpoint behind step `number`, on which the trainer stands."""
+        """Writes a checkpoint behind step `number`, on which the trainer stands, unless there is one."""
+        if any(row["step"] == number for row in self.run.ledger.kept_checkpoints(self.name)):
+            return
         header = self._header(number, "checkpoint", expected_step=number)
         with self.run.time.phase("checkpoint"):
             request = trainer_pb2.CheckpointRequest(header=header)
@@ -216,17 +233,41 @@ class TrainingStage:
         return any(row.payloads_removed for row in self.run.ledger.all_rounds(self.name))
 
     async def _replay(self, number: int) -> None:
-        """Sends a recorded step again; the weights must come out as they did."""
-        recorded = self.run.ledger.phase(self.name, number, "trained")
+        """Sends a recorded step again; the weights must come out as they did, unless nobody had them yet."""
+        recorded = self._digests(number)
         repeated = await self._send(number)
-        if recorded is None or repeated["weights_sha256"] != recorded["weights_sha256"]:
-            raise RunError(
-                f"replaying {self.name} {number} gave weights {repeated['weights_sha256']}, the ledger has "
-                f"{recorded and recorded['weights_sha256']}: library versions, threads or processor have "
-                "changed since; resume where they are the same, or start a new run"
-            )
+        if not recorded or repeated["weights_sha256"] != recorded[-1]:
+            if self.deterministic or not recorded or not repeated["trained"] or self._is_kept(number):
+                raise RunError(
+                    f"replaying {self.name} {number} gave weights {repeated['weights_sha256']}, the ledger "
+                    f"has {recorded[-1] if recorded else None}: library versions, threads or processor have "
+                    "changed since; resume where they are the same, or start a new run"
+                )
+            self._take_anew(number, recorded, repeated["weights_sha256"])
         if self.run.ledger.phase(self.name, number, "published") is not None:
             await self._publish(number)
+
+    def _take_anew(self, number: int, recorded: list[str], digest: str) -> None:
+        """Records that step `number` now stands for other weights than it did."""
+        self.run.ledger.note(
+            f"{self.name} {number}: the trainer lost these weights before anybody had them and trained them "
+            "anew, to other bits: its device does not repeat them"
+        )
+        again = {"weights_sha256": digest, "instead_of": recorded[-1]}
+        self.run.ledger.finish_phase(self.name, number, f"{AGAIN}{len(recorded)}", again)
+
+    def _is_kept(self, number: int) -> bool:
+        """True where the weights behind step `number` or a later one are in a checkpoint or a version."""
+        published = self.run.ledger.all_phases(self.name, "published")
+        checkpoints = self.run.ledger.kept_checkpoints(self.name)
+        return max([*published, *(row["step"] for row in checkpoints)], default=0) >= number
+
+    def _digests(self, number: int) -> list[str]:
+        """The digests of the weights behind step `number`: as it was recorded, then as replays changed it."""
+        found = [self.run.ledger.phase(self.name, number, "trained")]
+        while found[-1] is not None:
+            found.append(self.run.ledger.phase(self.name, number, f"{AGAIN}{len(found)}"))
+        return [row["weights_sha256"] for row in found if row is not None]
 
     async def _step(self, number: int) -> dict[str, Any]:
         return await self.ask(lambda: self._send(number))

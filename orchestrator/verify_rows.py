@@ -6,6 +6,7 @@ from typing import Any
 
 from orchestrator.recipe import Recipe
 from orchestrator.refreshes import all_stages, refreshes_of
+from orchestrator.training import AGAIN
 from orchestrator.verify_findings import Finding, Rows
 
 # Phases of one round in the order of their writing; those of a step that a budget stopped end otherwise.
@@ -46,6 +47,7 @@ def check_rows(rows: Rows, recipe: Recipe) -> Iterator[Finding]:
         yield from check_phases(rows, name, kind)
         if kind in TRAINING:
             yield from check_steps(rows, name)
+            yield from check_trained_again(rows, name)
             yield from check_published(rows, stage)
         if stage["status"] == "finished":
             for phase in STAGE_PHASES.get(kind, ()):
@@ -191,6 +193,20 @@ def check_steps(rows: Rows, stage: str) -> Iterator[Finding]:
         if output["step"] != step:
             yield Finding("step_skipped", place(row), f"step {output['step']}", f"step {step}")
             step = output["step"]
+
+
+def check_trained_again(rows: Rows, stage: str) -> Iterator[Finding]:
+    """A step whose replay changed its weights says which they were, and none of them was in a version yet."""
+    published = rows.phases_named(stage, "published")
+    for row in (each for each in rows.phases_of(stage) if each["phase"].startswith(AGAIN)):
+        count, changed = int(row["phase"].removeprefix(AGAIN)), row["output"]["instead_of"]
+        before = rows.phase(stage, row["round"], f"{AGAIN}{count - 1}" if count > 1 else "trained")
+        recorded = before["output"]["weights_sha256"] if before else "no row"
+        if changed != recorded:
+            yield Finding("weights_unexplained", place(row), f"instead of {changed}", recorded)
+        for version in published:
+            if version["round"] >= row["round"] and rows.position(version) < rows.position(row):
+                yield Finding("weights_changed", place(row), "other weights", f"those of {place(version)}")
 
 
 def check_published(rows: Rows, stage: dict[str, Any]) -> Iterator[Finding]:

@@ -98,8 +98,7 @@ class OnlineRounds:
         due = next((each for each in self.refreshes if each.behind == number - 1), None)
         if due is None or is_done(self.run, due):
             return
-        if all(row["step"] != due.behind for row in self.run.ledger.kept_checkpoints(self.name)):
-            await self.training.checkpoint_now(due.behind)
+        await self.training.checkpoint_now(due.behind)
         await run_refresh(self.run, self.name, due)
         await in_parallel(
             [

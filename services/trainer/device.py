@@ -55,6 +55,11 @@ class Compute:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda")
 
     @property
+    def deterministic(self) -> bool:
+        """True where the same steps give the same bits: on a GPU sums are taken in any order."""
+        return self.device.type == "cpu"
+
+    @property
     def two_halves(self) -> bool:
         """True where two Python threads with half of the cores each beat torch's own threads."""
         # Ranks have to exchange in one order, which two threads would not keep.

@@ -260,6 +260,7 @@ class TrainerServicer(trainer_pb2_grpc.TrainerServiceServicer):
             incarnation=self.incarnation,
             epoch=self.fence.epoch(standing.run_id),
             running_request_id=self.fence.running_request_id,
+            deterministic=self.trainer.compute.deterministic,
         )
 
 

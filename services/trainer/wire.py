@@ -320,7 +320,7 @@ def checkpoint_from_pb(location: trainer_pb2.CheckpointLocation) -> CheckpointPl
 
 
 def state_to_pb(
-    standing: Standing, *, incarnation: str, epoch: int, running_request_id: str
+    standing: Standing, *, incarnation: str, epoch: int, running_request_id: str, deterministic: bool
 ) -> trainer_pb2.GetStateResponse:
     """The message of where the trainer stands."""
     return trainer_pb2.GetStateResponse(
@@ -332,4 +332,5 @@ def state_to_pb(
         checkpoint=checkpoint_to_pb(standing.checkpoint) if standing.checkpoint else None,
         running_request_id=running_request_id,
         weights_sha256=standing.weights_sha256,
+        deterministic=deterministic,
     )

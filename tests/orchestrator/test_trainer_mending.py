@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +20,23 @@ from orchestrator.recipe import load_recipe
 from orchestrator.recipe_settings import Supervision
 from orchestrator.run import Run, RunError
 from orchestrator.training import TrainingStage
-from services.errors import FieldError, PreconditionError
+from services.errors import AlreadyExistsError, FieldError, PreconditionError
 from services.status import rich_status, status_of
 from trueline import CallError
 from trueline.v1 import trainer_pb2, trainer_pb2_grpc, types_pb2
 
 
 class Trainer(trainer_pb2_grpc.TrainerServiceServicer):
-    """Its weights are the digest of the steps it has done; `breaks` ends the process in that many steps."""
+    """Its weights are the digest of the steps it has done; `breaks` ends the process in that many steps.
 
-    def __init__(self, log: list[str]) -> None:
+    Without `deterministic` each incarnation of it comes to other weights by the same step.
+    """
+
+    def __init__(self, log: list[str], deterministic: bool = True) -> None:
         self.log, self.stage, self.run_id, self.done = log, "", "", list[str]()
+        self.deterministic, self.deaths, self.dies_at = deterministic, 0, ""
         self.checkpoints: dict[str, list[str]] = {}
+        self.versions: dict[int, str] = {}
         self.breaks_after = 10**9
         self.metrics: dict[str, float] = {}
         self.broken = asyncio.Event()
@@ -40,9 +45,17 @@ class Trainer(trainer_pb2_grpc.TrainerServiceServicer):
     def weights(self) -> str:
         return hashlib.sha256("".join(self.done).encode()).hexdigest()
 
+    def die(self) -> None:
+        """Loses all but what lies on the disk."""
+        self.stage, self.run_id, self.done, self.deaths = "", "", [], self.deaths + 1
+
     async def GetState(self, request: Any, context: Any) -> trainer_pb2.GetStateResponse:
         return trainer_pb2.GetStateResponse(
-            stage=self.stage, run_id=self.run_id, step=len(self.done), weights_sha256=self.weights
+            stage=self.stage,
+            run_id=self.run_id,
+            step=len(self.done),
+            weights_sha256=self.weights,
+            deterministic=self.deterministic,
         )
 
     async def BeginStage(self, request: Any, context: Any) -> AsyncIterator[Any]:
@@ -58,7 +71,8 @@ class Trainer(trainer_pb2_grpc.TrainerServiceServicer):
         if self.breaks_after < 0:
             self.broken.set()
             await asyncio.sleep(60)
-        self.done.append(request.header.request_id)
+        salt = "" if self.deterministic else f" after {self.deaths} deaths"
+        self.done.append(request.header.request_id + salt)
         result = trainer_pb2.StepResult(step=len(self.done), trained=True, weights_sha256=self.weights)
         result.metrics.update(self.metrics)
         result.excluded.extend(trainer_pb2.ExcludedRow(reason="too_long") for _ in self.metrics)
@@ -67,11 +81,15 @@ class Trainer(trainer_pb2_grpc.TrainerServiceServicer):
     async def Publish(self, request: Any, context: Any) -> AsyncIterator[Any]:
         await self._place(request, context)
         self.log.append(f"publish {request.header.request_id}")
+        if self.versions.setdefault(request.number, self.weights) != self.weights:
+            error = AlreadyExistsError(f"version {request.number} holds other bytes")
+            await context.abort_with_status(rpc_status.to_status(rich_status(*status_of(error))))
         version = types_pb2.ModelVersion(model="out", number=request.number, sha256=self.weights)
         where = types_pb2.ModelLocation(version=version, uri=f"/models/out/v{request.number:06d}")
         yield trainer_pb2.PublishResponse(published=trainer_pb2.PublishedModel(location=where))
 
     async def Checkpoint(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        await self._place(request, context)
         uri = f"/checkpoints/{len(self.done)}"
         self.checkpoints[uri] = list(self.done)
         where = trainer_pb2.CheckpointLocation(uri=uri, sha256=self.weights, step=len(self.done))
@@ -87,14 +105,20 @@ class Trainer(trainer_pb2_grpc.TrainerServiceServicer):
         yield trainer_pb2.RestoreResponse(state=trainer_pb2.GetStateResponse(step=len(self.done)))
 
     async def _place(self, request: Any, context: Any) -> None:
+        if self.dies_at and isinstance(request, getattr(trainer_pb2, f"{self.dies_at}Request")):
+            self.dies_at = ""
+            self.die()
         if request.header.expected_step != len(self.done) or not self.stage:
             error = PreconditionError("stale_step", f"{len(self.done)} steps are done")
             await context.abort_with_status(rpc_status.to_status(rich_status(*status_of(error))))
 
 
 @contextlib.asynccontextmanager
-async def served(log: list[str], port: int = 0) -> AsyncIterator[tuple[int, Trainer]]:
-    server, trainer = grpc.aio.server(options=[("grpc.so_reuseport", 0)]), Trainer(log)
+async def served(
+    log: list[str], port: int = 0, deterministic: bool = True
+) -> AsyncIterator[tuple[int, Trainer]]:
+    server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+    trainer = Trainer(log, deterministic)
     trainer_pb2_grpc.add_TrainerServiceServicer_to_server(trainer, server)
     bound = server.add_insecure_port(f"127.0.0.1:{port}")
     await server.start()
@@ -235,3 +259,72 @@ async def test_damaged_checkpoints_end_the_run_where_batches_are_gone(tmp_path: 
         with pytest.raises(CallError, match="is damaged") as caught:
             await stage.publish(3)
     assert caught.value.reason == "checkpoint_damaged"
+
+
+async def a_round(stage: TrainingStage, number: int, between: Callable[[], None] = lambda: None) -> None:
+    stage.run.ledger.begin_round("sft", number, 0)
+    await stage.train(number)
+    between()
+    await stage.publish(number)
+    await stage.checkpoint(number, last=9)
+
+
+@pytest.mark.parametrize("behind", ["trained", "its checkpoint", "published"])
+async def test_a_trainer_whose_bits_do_not_repeat_may_die_behind_any_row(tmp_path: Path, behind: str) -> None:
+    async with served([], deterministic=False) as (port, trainer), a_run(tmp_path, port) as run:
+        stage = stage_of(run, checkpoint_every=10)
+        await stage.recover()
+        await a_round(stage, 1)
+        trainer.dies_at = "Publish" if behind == "its checkpoint" else ""
+        await a_round(stage, 2, trainer.die if behind == "trained" else lambda: None)
+        if behind == "published":
+            trainer.die()
+        await a_round(stage, 3)
+        assert trainer.deaths == 1
+        kept = {row["number"]: row["sha256"] for row in run.ledger.all_versions()}
+        assert kept == trainer.versions and kept[3] == trainer.weights
+        lost = behind == "trained"
+        assert [each.partition(": the trainer lost")[0] for each in run.ledger.info()["notes"]] == (
+            ["sft 2"] if lost else []
+        )
+        first, again = (run.ledger.phase("sft", 2, name) for name in ("trained", "trained-again-1"))
+        assert first is not None and (again is not None) == lost
+        assert (again or first)["weights_sha256"] == kept[2]
+        assert again is None or again["instead_of"] == first["weights_sha256"] != kept[2]
+
+
+async def test_steps_that_nobody_has_seen_are_trained_anew_each_time_that_they_are_lost(
+    tmp_path: Path,
+) -> None:
+    async with served([], deterministic=False) as (port, trainer), a_run(tmp_path, port) as run:
+        stage = stage_of(run, checkpoint_every=2)
+        await stage.recover()
+        for number in (1, 2, 3):
+            run.ledger.begin_round("sft", number, 0)
+            await stage.train(number)
+            await stage.checkpoint(number, last=9)
+        for _ in range(2):
+            trainer.die()
+            await stage.recover()
+        assert [run.ledger.phase("sft", 3, f"trained-again-{count}") is not None for count in (1, 2, 3)] == [
+            True,
+            True,
+            False,
+        ]
+        await stage.checkpoint(3, last=3)  # what is measured on the last step's weights is measured on these
+        trainer.die()
+        where = await stage.publish(3)
+        assert where.version.sha256 == stage._digests(3)[-1] == trainer.weights
+        assert len(run.ledger.info()["notes"]) == 1
+
+
+async def test_a_version_whose_checkpoint_is_damaged_is_not_trained_to_other_weights(tmp_path: Path) -> None:
+    async with served([], deterministic=False) as (port, trainer), a_run(tmp_path, port) as run:
+        stage = stage_of(run)
+        await stage.recover()
+        await a_round(stage, 1)
+        trainer.die()
+        trainer.checkpoints.clear()
+        run.ledger.begin_round("sft", 2, 0)
+        with pytest.raises(RunError, match="replaying sft 1 gave weights"):
+            await stage.train(2)

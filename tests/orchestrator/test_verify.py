@@ -95,6 +95,26 @@ def test_a_run_at_any_moment_of_a_round_is_clean(tmp_path: Path) -> None:
         assert verify(run.ledger, run.directory).findings == []
 
 
+def test_a_step_that_was_trained_anew_before_anybody_had_its_weights_is_accounted_for(tmp_path: Path) -> None:
+    run = RunWriter(tmp_path)
+    run.supervised()
+    run.ledger.begin_stage("ppo", "ppo", 2)
+    run.round(1)
+    run.sampled(2)
+    run.scored(2)
+    recorded = (run.ledger.phase("ppo", 2, "trained") or {})["weights_sha256"]
+    again = {"weights_sha256": "a" * 64, "instead_of": recorded}
+    run.ledger.finish_phase("ppo", 2, "trained-again-1", again)
+    run.ledger.finish_phase("ppo", 2, "trained-again-2", {**again, "instead_of": "a" * 64})
+    run.published("ppo", "policy", 2)
+    run.ledger.commit_round("ppo", 2, {}, 1.0)
+    assert verify(run.ledger, run.directory).findings == []
+    run.ledger.finish_phase("ppo", 2, "trained-again-3", {**again, "instead_of": "b" * 64})
+    found = verify(run.ledger, run.directory).findings
+    assert [each.kind for each in found] == ["weights_unexplained", "weights_changed"]
+    assert {each.where for each in found} == {"ppo 2 trained-again-3"}
+
+
 def test_a_rollback_is_accounted_for(tmp_path: Path) -> None:
     run = RunWriter(tmp_path)
     run.supervised()

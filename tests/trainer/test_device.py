@@ -59,3 +59,11 @@ def test_halves_that_share_such_a_model_take_turns_and_get_what_each_gets_alone(
 
     assert compute.both(lambda: half(SHORT), lambda: half(LONG)) == (0, 0)
     assert len(threads) == 1
+
+
+def test_bits_repeat_on_a_cpu_alone() -> None:
+    assert [Compute(torch.device(name)).deterministic for name in ("cpu", "cuda", "cuda:1")] == [
+        True,
+        False,
+        False,
+    ]

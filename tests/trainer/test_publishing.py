@@ -51,6 +51,23 @@ async def test_publishing_the_same_weights_again_is_the_same_version(tmp_path):
     assert second.location.version.number == 2
 
 
+async def test_a_checkpoint_from_before_a_publish_publishes_the_same_version(tmp_path):
+    async with trainer() as client:
+        await client.begin_stage(begin_request(tmp_path, "sft"))
+        for number in (1, 2):
+            await client.sft_step(sft_request(sft_rows(4), number - 1))
+            place = await client.checkpoint(header=header(f"checkpoint/{number}", number))
+            published = await client.publish(header=header(f"publish/{number}", number), number=number)
+    async with trainer() as client:
+        await client.begin_stage(begin_request(tmp_path, "sft"))
+        await client.restore(header=header("restore"), checkpoint=place)
+        again = await client.publish(header=header("publish/2", 2), number=2)
+        assert again.location == published.location
+        await client.sft_step(sft_request(sft_rows(4), 2))
+        await client.publish(header=header("publish/3", 3), number=3)
+    assert read_manifest(tmp_path / "models/out/v000003").parent.number == 2
+
+
 async def test_a_number_that_other_weights_have_is_refused(tmp_path):
     async with trainer() as client:
         await client.begin_stage(begin_request(tmp_path, "sft"))

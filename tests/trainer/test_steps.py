@@ -66,6 +66,7 @@ async def test_a_repeat_gets_the_stored_answer_and_trains_nothing(tmp_path):
         state = await client.get_state()
     assert again == first
     assert (state.step, state.weights_sha256) == (1, first.weights_sha256)
+    assert state.deterministic, "on a CPU"
 
 
 async def test_a_repeat_of_a_running_step_joins_it(tmp_path):

@@ -34,7 +34,7 @@ class GetStateRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetStateResponse(_message.Message):
-    __slots__ = ("incarnation", "stage", "run_id", "epoch", "step", "checkpoint", "running_request_id", "weights_sha256")
+    __slots__ = ("incarnation", "stage", "run_id", "epoch", "step", "checkpoint", "running_request_id", "weights_sha256", "deterministic")
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     STAGE_FIELD_NUMBER: _ClassVar[int]
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
@@ -43,6 +43,7 @@ class GetStateResponse(_message.Message):
     CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
     RUNNING_REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     WEIGHTS_SHA256_FIELD_NUMBER: _ClassVar[int]
+    DETERMINISTIC_FIELD_NUMBER: _ClassVar[int]
     incarnation: str
     stage: str
     run_id: str
@@ -51,7 +52,8 @@ class GetStateResponse(_message.Message):
     checkpoint: CheckpointLocation
     running_request_id: str
     weights_sha256: str
-    def __init__(self, incarnation: _Optional[str] = ..., stage: _Optional[str] = ..., run_id: _Optional[str] = ..., epoch: _Optional[int] = ..., step: _Optional[int] = ..., checkpoint: _Optional[_Union[CheckpointLocation, _Mapping]] = ..., running_request_id: _Optional[str] = ..., weights_sha256: _Optional[str] = ...) -> None: ...
+    deterministic: bool
+    def __init__(self, incarnation: _Optional[str] = ..., stage: _Optional[str] = ..., run_id: _Optional[str] = ..., epoch: _Optional[int] = ..., step: _Optional[int] = ..., checkpoint: _Optional[_Union[CheckpointLocation, _Mapping]] = ..., running_request_id: _Optional[str] = ..., weights_sha256: _Optional[str] = ..., deterministic: bool = ...) -> None: ...
 
 class StageModel(_message.Message):
     __slots__ = ("role", "location")
