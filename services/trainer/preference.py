@@ -83,9 +83,11 @@ class PreferenceStage(Stage):
             raise PreconditionError("other_reference", message)
 
     def step(self, batch: Sequence[PreferencePair], step: int, progress: ProgressFeed) -> StepOutcome:
-        """All passes over the pairs, each in an order drawn from seed and step."""
+        """All passes over the pairs, each in an order drawn from seed and step; none where none can train."""
         self.compute.use_all_threads()
         pairs, excluded = self._admit(batch, progress)
+        if not pairs:
+            return self._outcome(True, Measured(), [], excluded, {"updates": 0})
         schedule = self._schedule(pairs, step)
         first_pass = [part for minibatch in schedule.epochs[0] for part in minibatch]
         prepared = self._prepare(pairs, first_pass, progress)
@@ -101,7 +103,7 @@ class PreferenceStage(Stage):
     def evaluate(self, batch: Sequence[PreferencePair], progress: ProgressFeed) -> StepOutcome:
         """The metrics alone: nothing is trained. Of pairs none of which can be measured the counts alone."""
         self.compute.use_all_threads()
-        pairs, excluded = self._admit(batch, progress, need_one=False)
+        pairs, excluded = self._admit(batch, progress)
         if not pairs or (self.loss.mismatched and None in partners_of(pairs, self.loaded.context_length)):
             return self._outcome(False, Measured(), [], excluded, {})
         minibatch = self._micro_batches(pairs, list(range(len(pairs))))
@@ -180,10 +182,10 @@ class PreferenceStage(Stage):
         return kto_baseline(torch.tensor(found, dtype=torch.float64, device=self.compute.device))
 
     def _admit(
-        self, batch: Sequence[PreferencePair], progress: ProgressFeed, *, need_one: bool = True
+        self, batch: Sequence[PreferencePair], progress: ProgressFeed
     ) -> tuple[list[TrainingPair], list[Excluded]]:
         progress.report("reading the batch", 0, len(batch))
-        return self.door().admit(batch, need_one=need_one)
+        return self.door().admit(batch)
 
     def door(self) -> PreferenceDoor:
         """What pairs have to fit."""

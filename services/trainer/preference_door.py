@@ -48,13 +48,11 @@ class PreferenceDoor:
     masked_ids: frozenset[int]
     reference: ModelVersion | None  # of the frozen copy in the trainer, where it holds one
 
-    def admit(
-        self, pairs: Sequence[PreferencePair], *, need_one: bool = True
-    ) -> tuple[list[TrainingPair], list[Excluded]]:
+    def admit(self, pairs: Sequence[PreferencePair]) -> tuple[list[TrainingPair], list[Excluded]]:
         """The pairs that train and those left out, in order.
 
         Raises FieldErrors for what is malformed or cannot be reproduced, PreconditionError(
-        "too_many_missing") when too many have no preference, FieldError when none can train and one has to.
+        "too_many_missing") when too many have no preference.
         """
         if not pairs:
             raise FieldError(FIELD, [], "must hold at least one pair")
@@ -72,10 +70,6 @@ class PreferenceDoor:
                 admitted.append(self._training_pair(pair))
             except PairError as error:
                 excluded.append(Excluded(index, error.reason, str(error)))
-        if need_one and not admitted:
-            first = excluded[0]
-            limit = f"no pair can train: row {first.row}: {first.message}"
-            raise FieldError(FIELD, len(pairs), limit)
         return admitted, excluded
 
     def _faults(self, index: int, pair: PreferencePair) -> Iterator[FieldError]:

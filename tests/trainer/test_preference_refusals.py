@@ -75,8 +75,12 @@ async def test_a_tie_trains_where_the_loss_takes_the_label_as_it_is(tmp_path, st
     pairs = [changed(pair, probability=0.5) for pair in sampled_pairs(start, start, 4)]
     found = await one_preference_step(tmp_path, pairs, start, loss="soft_dpo")
     assert found.metrics["rows"] == 4 and "accuracy" not in found.metrics
-    with pytest.raises(CallError, match="no pair can train: row 0: neither response is the better one"):
-        await one_preference_step(tmp_path, pairs, start, loss="dpo")
+    nothing = await one_preference_step(tmp_path, pairs, start, loss="dpo")
+    assert nothing.trained and nothing.weights_sha256 != found.weights_sha256
+    assert dict(nothing.metrics) == {"comparisons": 0, "rows": 0, "excluded": 4, "tokens": 0, "updates": 0}
+    assert {row.message for row in nothing.excluded} == {
+        "neither response is the better one, which dpo needs"
+    }
 
 
 async def test_pairs_of_which_none_can_be_measured_have_no_numbers(tmp_path, start):
