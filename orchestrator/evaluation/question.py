@@ -17,6 +17,7 @@ from typing import Any
 from orchestrator.data import file_sha256, read_prompts
 from orchestrator.drive import checked_name, new_run, open_run, same_run
 from orchestrator.evaluation.external import judge_at_addresses
+from orchestrator.evaluation.held import as_held, hold_versions
 from orchestrator.evaluation.probes import read_probes
 from orchestrator.evaluation.subjects import (
     EvaluationError,
@@ -51,16 +52,21 @@ def evaluation(options: Namespace) -> tuple[Path, Ledger]:
     recipe = recipe_of(options, origin)
     judge = judge_at_addresses(recipe["services"])
     parent = options.runs / options.run if options.run else options.runs
-    made = f"{recipe['name']}-{digest(recipe, judge)[:8]}"
+    made = f"{recipe['name']}-{digest(recipe, origin, judge)[:8]}"
     if judge is not None:  # no address is a part of what a recipe asks, so that its name has to tell
         recipe["name"] = made
     name = options.name or made
     directory = parent / "evaluations" / checked_name(name)
+    models = recipe["models"]
+    recipe["models"] = as_held(models, origin, directory) if origin else models
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "evaluation.yaml"
         path.write_text(json.dumps(recipe, indent=2), encoding="utf-8")
         if holds_run(directory):
             return directory, same_run(path, directory, [], None)
+        if origin is not None:
+            load_recipe(path, run_dir=directory)  # nothing is held for what cannot be asked
+            hold_versions(models, origin, directory)
         return directory, new_run(path, directory, [], None, sqlite_url(directory))
 
 
@@ -72,7 +78,7 @@ def origin_of(options: Namespace) -> Origin | None:
     ledger = open_run(directory, options.ledger)
     # As it lies there, and not only where it is what the run began with: a newer version of this program may
     # have added settings, which are no reason against a look at what the run made.
-    return Origin(ledger, load_recipe(directory / "recipe.yaml", run_dir=directory))
+    return Origin(ledger, load_recipe(directory / "recipe.yaml", run_dir=directory), directory)
 
 
 def recipe_of(options: Namespace, origin: Origin | None) -> Values:
@@ -87,7 +93,8 @@ def recipe_of(options: Namespace, origin: Origin | None) -> Values:
     told |= {"prompts": prompts_of(options, stage, origin), "prompt_limit": options.prompt_limit}
     told |= {"sampling": sampling_of(options, stage), "examples": options.examples}
     plain = told["sampling"].get("top_p", 1.0) == 1.0 and not told["sampling"].get("top_k")
-    if asked != "none" and plain and same_tokenizer(reference.place, after.place):
+    sides = [each.place if origin is None else origin.files_of(each.place) for each in (reference, after)]
+    if asked != "none" and plain and same_tokenizer(*sides):
         told["reference"] = joined(models, reference)
     told |= {"too_long": options.too_long or (stage.too_long if stage else "refuse")}
     told |= {"probes": probe_files(options.probes), "probe_tokens": options.probe_tokens}
@@ -275,7 +282,7 @@ def named(given: list[str], flag: str, what: str) -> Iterator[tuple[str, str]]:
         yield name, value
 
 
-def digest(recipe: Values, judge: Values | None = None) -> str:
+def digest(recipe: Values, origin: Origin | None, judge: Values | None = None) -> str:
     """SHA-256 of a recipe and of what it names: files, models, rules' code. Less who serves it.
 
     `judge` is what one at addresses says of itself: by default its addresses tell it from another.
@@ -294,7 +301,7 @@ def digest(recipe: Values, judge: Values | None = None) -> str:
     named_files = [prompts, *stage["probes"].values(), constitution, *map(code_of, rules.values())]
     files = [path for path in named_files if path and Path(path).is_file()]
     kept["files"] = {path: file_sha256(Path(path)) for path in files}
-    kept["content"] = {name: content_of(Path(place)) for name, place in kept["models"].items()}
+    kept["content"] = {name: content_of(place, origin) for name, place in kept["models"].items()}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
@@ -306,8 +313,11 @@ def code_of(rule: str) -> str | None:
     return None
 
 
-def content_of(directory: Path) -> dict[str, Any]:
+def content_of(place: str, origin: Origin | None) -> dict[str, Any]:
     """What tells one content of a model's directory from another, without reading gigabytes."""
+    directory, row = Path(place), origin.version_at(place) if origin else None
+    if row is not None:  # its files may be gone; a version's digest is its manifest's
+        return {"manifest.json": row["sha256"]}
     if (directory / "manifest.json").is_file():  # a version: its manifest has a digest of every file
         return {"manifest.json": file_sha256(directory / "manifest.json")}
     small = {path.name: file_sha256(path) for path in sorted(directory.glob("*.json"))}

@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from orchestrator.artifacts import place_of
 from orchestrator.data import file_sha256
@@ -29,9 +30,11 @@ class Origin:
 
     ledger: Ledger
     recipe: Recipe
+    directory: Path
 
     def place(self, asked: str) -> str | None:
-        """Where a version lies; None for a model that the run does not know. EvaluationError for a number."""
+        """Where a version lies, or lay; None for a model that the run does not know. EvaluationError for a
+        number."""
         model, at, number = asked.partition("@")
         rows = [row for row in self.ledger.all_versions() if row["model"] == model]
         if not at and not rows:
@@ -44,9 +47,18 @@ class Origin:
             raise EvaluationError(
                 f"run {self.ledger.run} has no version {asked}: {model} has {numbers[0]} to {numbers[-1]}"
             )
-        if found[-1]["removed_at"] is not None:
-            raise EvaluationError(f"{asked} is gone: the run's retention has removed its files")
         return str(place_of(found[-1]))
+
+    def version_at(self, place: str) -> dict[str, Any] | None:
+        """The row of the version that lies, or lay, at a place; None where that is no version of the run."""
+        rows = self.ledger.all_versions()
+        return next((row for row in rows if str(place_of(row)) == place), None)
+
+    def files_of(self, place: str) -> Path:
+        """Where a version's files are: in its place, or where an evaluation of the run holds them."""
+        version = Path(place)
+        held = self.directory.glob(f"evaluations/*/models/{version.parent.name}/{version.name}")
+        return version if version.is_dir() else next(held, version)
 
     def newest(self, asked: str) -> str:
         """policy is policy@40; another name is itself."""
@@ -95,7 +107,7 @@ def joined(models: dict[str, str], found: Subject) -> str:
     return name
 
 
-def same_tokenizer(first: str, second: str) -> bool:
+def same_tokenizer(first: str | Path, second: str | Path) -> bool:
     """False where two directories have tokenizers that differ: one's tokens mean nothing to the other."""
     files = [Path(place) / "tokenizer.json" for place in (first, second)]
     return not all(path.is_file() for path in files) or file_sha256(files[0]) == file_sha256(files[1])

@@ -1,7 +1,11 @@
 """evaluate from its words to its report: real services in this process, tiny models, a scripted judge."""
 
+import argparse
 import asyncio
+import errno
 import json
+import os
+import shutil
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -11,14 +15,17 @@ from typing import Any
 import pytest
 
 from orchestrator.__main__ import main, parser
-from orchestrator.drive import drive
+from orchestrator.drive import drive, recorded_recipe
 from orchestrator.evaluation.question import evaluation
 from orchestrator.evaluation.subjects import EvaluationError
 from orchestrator.ledger import Ledger
 from orchestrator.progress import PlainProgress
+from orchestrator.recipe_retention import Retention
 from orchestrator.report import write_report
+from orchestrator.retention import Retainer
 from orchestrator.run import RunError
 from orchestrator.summary import summarise
+from services.weights import verify
 from tests.judge.hosting import CONSTITUTION, judge_service, write_constitution
 from tests.judge.scripted_endpoint import Reply, endpoint, logs, says, slots
 from tests.model_services import policy_service, reference_service
@@ -302,3 +309,86 @@ async def test_two_judges_at_addresses_are_two_evaluations(tmp_path: Path) -> No
             await begun([*words, "--name", "mine", "--judge-address", others[0]])
     gone = [(await begun([*words, "--judge-address", address]))[0] for address in (first, twin)]
     assert len({*gone, *asked.values()}) == 5, "whoever does not answer is told by the address"
+
+
+def a_run_under_way(tmp_path: Path) -> tuple[RunWriter, Retainer]:
+    """Seven rounds of twelve, of which retention keeps five versions."""
+    run = RunWriter(tmp_path, rounds=12)
+    run.supervised()
+    run.ledger.begin_stage("ppo", "ppo", 2)
+    retainer = Retainer(run.ledger, run.directory, Retention())
+    go_on(run, retainer, 1, 7)
+    return run, retainer
+
+
+def go_on(run: RunWriter, retainer: Retainer, first: int, last: int) -> None:
+    for number in range(first, last + 1):
+        run.round(number)
+        retainer.apply("ppo")
+
+
+def asking(tmp_path: Path, *words: str) -> argparse.Namespace:
+    here = ("--runs", str(tmp_path), "--prompts", str(tmp_path / "prompts.jsonl"), "--proxy", "rule")
+    return parser().parse_args(["evaluate", "run", *words, *here])
+
+
+def refused(*_: Any) -> None:
+    raise PermissionError(errno.EPERM, "no links here")
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_versions_of_a_run_under_way_stay_with_the_evaluation_that_names_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    run, retainer = a_run_under_way(tmp_path)
+    if not links:
+        monkeypatch.setattr(os, "link", refused)
+    asked = asking(tmp_path, "--before", "policy@5", "--after", "policy@7")
+    directory, ledger = evaluation(asked)
+    files = directory / "models" / "policy" / "v000005" / "model.safetensors"
+    assert files.samefile(run.directory / "models" / "policy" / "v000005" / "model.safetensors") == links
+    go_on(run, retainer, 8, 12)
+    assert not (run.directory / "models" / "policy" / "v000005").exists()
+    again, ledger = evaluation(asked)
+    assert again == directory
+    models = recorded_recipe(directory, ledger).models
+    assert set(models) == {"policy-5", "policy-7"}
+    for name, place in models.items():
+        row = run.ledger.version("policy", int(name.removeprefix("policy-")))
+        assert row is not None and verify(Path(place)).sha256 == row["sha256"]
+    other, _ = evaluation(asking(tmp_path, "--before", "policy@5", "--after", "policy@12"))
+    assert other != directory and verify(other / "models" / "policy" / "v000005")
+    with pytest.raises(EvaluationError, match="policy@6 is gone: the run's retention has removed its files"):
+        evaluation(asking(tmp_path, "--before", "policy@6", "--after", "policy"))
+    assert len(list((run.directory / "evaluations").iterdir())) == 2
+
+
+def test_a_death_while_versions_are_held_leaves_no_half_of_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, _ = a_run_under_way(tmp_path)
+    asked = asking(tmp_path, "--before", "policy@5", "--after", "policy@7", "--name", "one")
+    with monkeypatch.context() as dying:
+        dying.setattr(os, "rename", refused)
+        dying.setattr(shutil, "rmtree", lambda *_, **__: None)
+        with pytest.raises(PermissionError):
+            evaluation(asked)
+    held = run.directory / "evaluations" / "one" / "models" / "policy"
+    assert [path.name.partition(".tmp-")[0] for path in held.iterdir()] == ["v000005"]
+    _, ledger = evaluation(asked)
+    Retainer(ledger, held.parents[1], Retention()).sweep(local_writers=True)
+    assert sorted(path.name for path in held.iterdir()) == ["v000005", "v000007"]
+
+
+def test_a_finished_evaluation_is_shown_when_its_versions_are_gone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, retainer = a_run_under_way(tmp_path)
+    asked = asking(tmp_path, "--before", "policy@5", "--after", "policy@7")
+    directory, ledger = evaluation(asked)
+    ledger.take_lease()
+    ledger.set_run(status="finished")
+    go_on(run, retainer, 8, 12)
+    shutil.rmtree(directory / "models")
+    assert asked.command(asked) == 0
+    assert str(directory / "report.html") in capsys.readouterr().out
