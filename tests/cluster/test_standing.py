@@ -19,6 +19,8 @@ from tests.cluster.api_server import ApiServer, slice_of, stateful_set
 from tests.cluster.test_election import until
 from tests.postgresql_server import free_port
 
+NAME = "import"  # the recipe's, and so the run's
+
 
 class Orchestrator:
     """python -m orchestrator run RECIPE --elect orchestrator, as one pod."""
@@ -65,7 +67,7 @@ def write_recipe(directory: Path) -> Path:
     data = directory / "rows.jsonl"
     stage = {"kind": "comparisons", "data": str(data), "output": "compared"}
     services = {"policy": {"addresses": ["kubernetes:///policy:50051"]}}
-    recipe = {"name": "import", "services": services, "stages": {"collect": stage}}
+    recipe = {"name": NAME, "services": services, "stages": {"collect": stage}}
     (directory / "recipe.yaml").write_text(json.dumps(recipe))
     return data
 
@@ -84,7 +86,7 @@ def test_one_drives_the_other_stands_by_and_takes_over(tmp_path: Path, server: A
         assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs").glob("*/ledger.db"))
         data.write_text(json.dumps({"prompt": "a", "chosen": "yes", "rejected": "no"}) + "\n")
         until(lambda: first.says("/readyz") == (200, "finished\n"), 60)
-        ledger = open_run(tmp_path / "runs" / "recipe")
+        ledger = open_run(tmp_path / "runs" / NAME)
         assert (ledger.info()["status"], ledger.info()["epoch"]) == ("finished", 1)
         assert first.process.poll() is None, "a Deployment would start it again"
 
@@ -115,18 +117,18 @@ def test_a_leader_that_was_stopped_for_a_while_stands_by_when_it_wakes(
             until(lambda: second.says("/readyz") == (200, "finished\n"), 60)
             first.process.send_signal(signal.SIGCONT)
             until(lambda: first.says("/readyz")[1].startswith("standby: second_"), 60)
-            assert open_run(tmp_path / "runs" / "recipe").info()["epoch"] == 1, "it has taken nothing"
+            assert open_run(tmp_path / "runs" / NAME).info()["epoch"] == 1, "it has taken nothing"
             assert (first.stop(), second.stop()) == (0, 0)
 
 
 def check_events(server: ApiServer) -> None:
     """Progress as Events about the pods."""
     told = [(each["regarding"]["name"], each["reason"], each["note"]) for each in server.of("events")]
-    assert ("first", "Leading", "drives recipe from where the ledger stands") in told
+    assert ("first", "Leading", f"drives {NAME} from where the ledger stands") in told
     assert ("first", "StageStarted", "stage 1/1 collect") in told
-    assert ("first", "RunFinished", "recipe is finished") in told
+    assert ("first", "RunFinished", f"{NAME} is finished") in told
     assert any(name == "first" and "waiting for inputs" in note for name, _, note in told)
-    assert ("second", "RunFinished", "recipe is finished") in told
+    assert ("second", "RunFinished", f"{NAME} is finished") in told
     assert {each["regarding"]["uid"] for each in server.of("events")} == {"u-first", "u-second"}
 
 

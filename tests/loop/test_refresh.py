@@ -28,6 +28,7 @@ KILLS = [
 ]
 
 
+@pytest.mark.slow  # two whole runs
 @pytest.mark.timeout(600)
 def test_a_run_killed_amid_refreshes_ends_with_the_weights_of_an_unbroken_one(tmp_path: Path) -> None:
     override = f"stages.ppo.refresh={json.dumps(REFRESH)}"

@@ -34,6 +34,7 @@ def service(orchestrator: int, name: str) -> psutil.Process:
     raise AssertionError(f"no {name} service runs")
 
 
+@pytest.mark.slow  # two whole runs
 @pytest.mark.timeout(1800)
 def test_each_service_killed_in_mid_round_costs_no_round_and_no_bit(tmp_path: Path) -> None:
     succeed(start_small(tmp_path, "unbroken", *QUICK), tmp_path, 900)
