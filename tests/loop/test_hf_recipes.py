@@ -115,7 +115,8 @@ def test_dpo_learns_from_what_an_endpoint_prefers(tmp_path: Path, judge: Endpoin
     for number in range(1, ROUNDS + 1):
         found = ledger.phase("dpo", number, "labelled") or {}
         assert found["missing"] == {} and set(found["left_out"]) <= {"tie"}
-        assert found["kept"] > 0 and found["sources"] == {"judge": found["kept"]}
+        kept = found["pairs"] - sum(found["left_out"].values())
+        assert kept > 0 and found["sources"] == {"judge": kept}
     assert not (tmp_path / "dpo" / "logs" / "reward-0.log").exists(), "nothing here asks a scorer"
 
 
