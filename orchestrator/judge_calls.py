@@ -3,7 +3,7 @@ questions than are answered in time.
 """
 
 import asyncio
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from orchestrator.recipe_labels import JudgeLabel
 from orchestrator.run import Run, RunError
@@ -69,14 +69,27 @@ async def requests_of_an_item(run: Run, label: JudgeLabel, purpose: Literal["com
     by = 1
     if purpose == "score" or label.choice == "ensemble":
         in_force = await run.ask("judge", lambda: run.peers.judge.get_constitution())
-        by = sum(is_asked(each, label, purpose) for each in in_force.constitution.principles)
+        by = sum(
+            bool(each.compare or (purpose == "score" and each.score))
+            for each in selected(in_force.constitution, label)
+        )
     if purpose == "score":
         return max(1, by)
     return max(1, by) * 2 * (2 if label.chain_of_thought else 1)
 
 
-def is_asked(principle: judge_pb2.Principle, label: JudgeLabel, purpose: Literal["compare", "score"]) -> bool:
-    """Whether the judge goes by this principle: it is among those of the label, and has a text for it."""
-    named = not label.principles or principle.name in label.principles
-    tagged = not label.tags or bool(set(label.tags) & set(principle.tags))
-    return named and tagged and bool(principle.compare or (purpose == "score" and principle.score))
+class Selecting(Protocol):
+    """Settings that take some principles of a constitution: those of these names and tags; empty is any."""
+
+    principles: list[str]
+    tags: list[str]
+
+
+def selected(constitution: judge_pb2.Constitution, by: Selecting) -> list[judge_pb2.Principle]:
+    """The principles that settings take, whatever texts they have."""
+    return [
+        each
+        for each in constitution.principles
+        if (not by.principles or each.name in by.principles)
+        and (not by.tags or set(by.tags) & set(each.tags))
+    ]

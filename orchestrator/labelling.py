@@ -12,7 +12,8 @@ What judge and people say is durable in the ledger call by call: a run that died
 import math
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +24,7 @@ from orchestrator.mending import Stopped
 from orchestrator.peers import in_parallel
 from orchestrator.prompts import Row, conversation
 from orchestrator.recipe_labels import JudgeLabel, Label, PersonLabel, ScorerLabel, SimulatedLabel
-from orchestrator.run import Run
+from orchestrator.run import Run, RunError
 from orchestrator.sampling import cut, score, values
 from orchestrator.seeds import derive
 from orchestrator.shapes import prompt_part
@@ -87,6 +88,18 @@ def ask_again(run: Run, stage: str, number: int, pairs: Sequence[Pair], outcomes
     """Has a resume ask again about the pairs whose labels failed, whoever mends what failed them."""
     failed = [pair.item for pair, outcome in zip(pairs, outcomes, strict=True) if outcome.failed]
     run.ledger.set_aside(stage, number, failed)
+
+
+@contextmanager
+def mendable(
+    run: Run, stage: str, number: int, pairs: Sequence[Pair], outcomes: Sequence[Outcome]
+) -> Iterator[None]:
+    """Around what refuses outcomes by a RunError: a resume then asks again about those that failed."""
+    try:
+        yield
+    except RunError:
+        ask_again(run, stage, number, pairs, outcomes)
+        raise
 
 
 async def serve_labellers(run: Run, label: Label) -> None:

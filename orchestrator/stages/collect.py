@@ -7,7 +7,7 @@ from typing import Any
 
 from orchestrator.data import read_prompts
 from orchestrator.fitting import fitting_prompts
-from orchestrator.labelling import Outcome, Pair, ask_again, label_pairs, serve_labellers
+from orchestrator.labelling import Outcome, Pair, label_pairs, mendable, serve_labellers
 from orchestrator.peers import in_parallel
 from orchestrator.prompts import Asked, Row
 from orchestrator.recipe_stages import CollectStage
@@ -67,11 +67,8 @@ async def collect(
     drawn = await sampled(run, name, settings, prompts, policy, seed)
     pairs = [pair for row, rollouts in zip(prompts, drawn, strict=True) for pair in pairs_of(row, rollouts)]
     outcomes = await label_pairs(run, name, 1, pairs, settings.label, seed)
-    try:
+    with mendable(run, name, 1, pairs, outcomes):
         account = refuse_failures(name, outcomes, settings.max_missing_share)
-    except RunError:
-        ask_again(run, name, 1, pairs, outcomes)
-        raise
     labelled = {pair.key: outcome for pair, outcome in zip(pairs, outcomes, strict=True)}
     compared = (compare(row, rollouts, labelled) for row, rollouts in zip(prompts, drawn, strict=True))
     rows = [row for row in compared if row["preferences"]]

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Awaitable, Sequence
 from typing import Any
 
-from orchestrator.labelling import Outcome, ask_again, by_scores, label_pairs, serve_labellers
+from orchestrator.labelling import Outcome, by_scores, label_pairs, mendable, serve_labellers
 from orchestrator.payloads import Payload, write_payload
 from orchestrator.peers import in_parallel
 from orchestrator.prompts import Asked, Row
@@ -49,11 +49,8 @@ class DpoRounds(OnlineRounds):
         if self.run.ledger.phase(self.name, number, "paired") is None:
             rollouts = await self._sampled(number, prompts)
             pairs, outcomes = await self._labelled(number, prompts, rollouts)
-            try:
+            with mendable(self.run, self.name, number, pairs, outcomes):
                 kept, account = self._sorted(pairs, outcomes)
-            except RunError:
-                ask_again(self.run, self.name, number, pairs, outcomes)
-                raise
             self.run.mark(self.name, number, "labelled", {**account, **figures(rollouts)}, self.watch)
             watch, batch = Stopwatch(), trainer_pb2.PreferenceBatch(pairs=kept)
             payload = write_payload(rollouts_path(self.run, self.name, number) / "paired.pb", batch)

@@ -15,9 +15,9 @@ from typing import Any
 
 from orchestrator.comparison_files import ranking_pairs
 from orchestrator.data import read_comparisons
-from orchestrator.labelling import Outcome, Pair, ask_again, label_pairs, serve_labellers
+from orchestrator.labelling import Outcome, Pair, label_pairs, mendable, serve_labellers
 from orchestrator.recipe_judge import JudgeCheckStage
-from orchestrator.run import Run, RunError
+from orchestrator.run import Run
 from orchestrator.seeds import derive
 from orchestrator.sources import read_rows
 from orchestrator.stages.collect import refuse_failures
@@ -76,11 +76,8 @@ async def run_judge_check(run: Run, name: str, settings: JudgeCheckStage) -> dic
 
     async def produce() -> dict[str, Any]:
         pairs, outcomes = [each.pair for each in known], [each.outcome for each in known]
-        try:
+        with mendable(run, name, 1, pairs, outcomes):
             refuse_failures(name, outcomes, settings.max_missing_share)
-        except RunError:
-            ask_again(run, name, 1, pairs, outcomes)
-            raise
         return figures(known, settings.examples)
 
     return await run.durable(name, 1, "asked", produce)

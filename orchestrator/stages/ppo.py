@@ -12,7 +12,7 @@ from orchestrator.run import Run, RunError, location
 from orchestrator.sampling import reference_logprobs, rollouts_path, score_rollouts
 from orchestrator.stages.online import OnlineRounds, Phase, Rollouts
 from orchestrator.training import TrainingStage, begin_request, settings_message, stage_model, trained_model
-from trueline.scoring import LARGEST_SCORE
+from trueline.scoring import trains
 from trueline.v1 import trainer_pb2, types_pb2
 
 
@@ -99,7 +99,6 @@ def score_fault(score: types_pb2.Score, score_clip: float) -> str:
     if score.WhichOneof("outcome") != "value":
         return f"{score.error.reason or 'no score'}: {score.error.message}"
     raw, normalised = score.value.raw, score.value.normalised
-    held = min(abs(normalised), score_clip or math.inf)
-    if math.isfinite(raw) and math.isfinite(normalised) and held <= LARGEST_SCORE:
+    if math.isfinite(raw) and trains(normalised, score_clip):
         return ""
     return f"score_not_finite: the score is {raw:g}, {normalised:g} when normalised"

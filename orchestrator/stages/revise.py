@@ -20,7 +20,7 @@ from google.protobuf.message import Message
 
 from orchestrator.data import read_prompts
 from orchestrator.fitting import fitting_prompts
-from orchestrator.judge_calls import UNANSWERED, few_at_once, judge_expected
+from orchestrator.judge_calls import UNANSWERED, few_at_once, judge_expected, selected
 from orchestrator.labelling import reason_of
 from orchestrator.payloads import Payload, file_payload, read_payload, write_payload
 from orchestrator.peers import in_parallel
@@ -257,11 +257,8 @@ def principles_for(name: str, settings: ReviseStage, constitution: judge_pb2.Con
         raise RunError(f"stages.{name}.principles: constitution {constitution.name!r} has no {unknown[0]!r}")
     found = [
         each.name
-        for each in constitution.principles
-        if (not settings.principles or each.name in settings.principles)
-        and (not settings.tags or set(settings.tags) & set(each.tags))
-        and each.revision
-        and (each.critique or not settings.critique)
+        for each in selected(constitution, settings)
+        if each.revision and (each.critique or not settings.critique)
     ]
     if not found:
         texts = "critique and revision" if settings.critique else "revision"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 
 from trueline.v1 import reward_pb2, types_pb2
@@ -11,7 +12,6 @@ PromptLike = str | Sequence[Mapping[str, str] | types_pb2.Message]
 Item = tuple[PromptLike, str] | reward_pb2.ScoreItem
 
 # A trainer computes in float32, which holds the squares of a whole batch of these and not of much more.
-# What is larger trains only where it is clipped.
 LARGEST_SCORE = 1e15
 
 ROLES = {
@@ -30,6 +30,15 @@ def score_items(items: Iterable[Item]) -> list[reward_pb2.ScoreItem]:
     'Hello'
     """
     return [_score_item(item, f"items[{index}]") for index, item in enumerate(items)]
+
+
+def trains(score: float, score_clip: float = 0.0) -> bool:
+    """Whether a trainer takes a score: one that float32 can square, as it is or clipped (0 does not clip).
+
+    >>> trains(3.5), trains(1e39), trains(1e39, score_clip=5.0), trains(float("nan"), score_clip=5.0)
+    (True, False, True, False)
+    """
+    return math.isfinite(score) and min(abs(score), score_clip or math.inf) <= LARGEST_SCORE
 
 
 def _score_item(item: Item, where: str) -> reward_pb2.ScoreItem:

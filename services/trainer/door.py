@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from services.errors import FieldError, FieldErrors, PreconditionError
 from services.trainer.records import Excluded, ScoredRollout
 from services.weights import ModelVersion
-from trueline.scoring import LARGEST_SCORE
+from trueline.scoring import LARGEST_SCORE, trains
 
 # Renormalising over the kept tokens may round a log-prob of 0 up by this much.
 ROUNDING = 1e-3
@@ -89,7 +89,7 @@ def score_fault(rollout: ScoredRollout, score_clip: float) -> tuple[str, str] | 
     for name in ("score", "raw_score"):
         if not math.isfinite(getattr(rollout, name)):
             return "score_not_finite", f"the {name.replace('_', ' ')} is {getattr(rollout, name)}"
-    if min(abs(rollout.score), score_clip or math.inf) > LARGEST_SCORE:
+    if not trains(rollout.score, score_clip):
         what = (
             f"is {rollout.score:g}: above {LARGEST_SCORE:g} its square may be infinite; score_clip holds it"
         )

@@ -66,13 +66,19 @@ def test_a_planted_inconsistency_is_found(
     assert any(each["kind"] == kind and where in each["where"] for each in findings), findings
 
 
-def test_a_parent_that_is_not_the_version_before_is_found(tmp_path: Path) -> None:
-    run = RunWriter(tmp_path)
+def in_round_two(directory: Path) -> RunWriter:
+    """A run whose second round of PPO is trained and not published."""
+    run = RunWriter(directory)
     run.supervised()
     run.ledger.begin_stage("ppo", "ppo", 2)
     run.round(1)
     run.sampled(2)
     run.scored(2)
+    return run
+
+
+def test_a_parent_that_is_not_the_version_before_is_found(tmp_path: Path) -> None:
+    run = in_round_two(tmp_path)
     run.published("ppo", "policy", 2, parent=ModelVersion("policy", 7, "f" * 64))
     (finding,) = verify(run.ledger, run.directory).findings
     assert (finding.kind, finding.where) == ("version_parent", "policy@2")
@@ -96,12 +102,7 @@ def test_a_run_at_any_moment_of_a_round_is_clean(tmp_path: Path) -> None:
 
 
 def test_a_step_that_was_trained_anew_before_anybody_had_its_weights_is_accounted_for(tmp_path: Path) -> None:
-    run = RunWriter(tmp_path)
-    run.supervised()
-    run.ledger.begin_stage("ppo", "ppo", 2)
-    run.round(1)
-    run.sampled(2)
-    run.scored(2)
+    run = in_round_two(tmp_path)
     recorded = (run.ledger.phase("ppo", 2, "trained") or {})["weights_sha256"]
     again = {"weights_sha256": "a" * 64, "instead_of": recorded}
     run.ledger.finish_phase("ppo", 2, "trained-again-1", again)
