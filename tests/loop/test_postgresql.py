@@ -12,6 +12,7 @@ from tests.postgresql_server import postgresql_server
 QUICK = ("stages.collect.prompt_limit=16", "stages.evaluate.prompt_limit=8", "stages.ppo.gold_every=100")
 
 
+@pytest.mark.slow  # a whole run
 @pytest.mark.timeout(600)
 def test_a_run_outlives_a_restart_of_its_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with postgresql_server() as server:

@@ -16,6 +16,7 @@ pytestmark = pytest.mark.timeout(600)
 QUICK = ("stages.collect.prompt_limit=16", "stages.evaluate.prompt_limit=8", "stages.ppo.gold_every=100")
 
 
+@pytest.mark.slow  # test_last_version.py has the budget at the last round, over services in this process
 def test_a_hard_kl_budget_rolls_back_to_the_last_good_version_as_a_new_one(tmp_path: Path) -> None:
     budget = ("stages.ppo.algorithm.kl_budget_soft=0.0", "stages.ppo.algorithm.kl_budget_hard=0.002")
     fast = "stages.ppo.algorithm.policy_optimizer.learning_rate=0.01"
