@@ -1,7 +1,8 @@
 """Runs the services of a recipe on this machine: starts them, starts again what dies or hangs, ends them all.
 
-A process that dies comes back under its name and address, after a pause that doubles; one that dies too often
-is the run's end (ServiceDied). One that answers no health check is killed, and so starts again too.
+A process that dies comes back under its name and address, after a pause that doubles up to a limit; one that
+dies too often is the run's end (ServiceDied). One that answers no health check is killed, and so starts
+again too.
 """
 
 import asyncio
@@ -41,6 +42,7 @@ SERVICE_NAMES = tuple(CLIENTS)
 TERM_SECONDS = 10.0  # a draining service may finish its call
 READY_SECONDS = 120.0
 FIRST_PAUSE_SECONDS = 0.5
+LONGEST_PAUSE_SECONDS = 16.0  # calls wait for the process as well, and no longer than their patience
 TOLD_LOG_LINES = 3  # of a service that is started again
 HEALTH_PAUSE_SECONDS = 2.0
 HEALTH_RETRY_SECONDS = 0.2
@@ -291,7 +293,7 @@ class LocalProcesses:
             self._end_of_run(ServiceDied(started, code, why))
             return None
         self._restarts[name] = [*recent, now]
-        pause = FIRST_PAUSE_SECONDS * float(2 ** len(recent))
+        pause = min(FIRST_PAUSE_SECONDS * float(2 ** min(len(recent), 32)), LONGEST_PAUSE_SECONDS)
         with contextlib.suppress(OSError):  # of the display: a full disk keeps no service down
             self._tell(
                 f"{name} ended with {ending(code)}{why}; started again at "

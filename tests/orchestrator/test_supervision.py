@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from orchestrator import launcher
 from orchestrator.launcher import REPOSITORY, Child, LocalProcesses, LocalServices, ServiceDied, Started
 from orchestrator.recipe_settings import Services, Supervision
 from trueline import RewardClient, wait_until_ready
@@ -102,6 +104,24 @@ async def test_a_process_that_ends_too_often_ends_the_run_with_its_last_lines(tm
     assert "| start 2" in str(caught.value), "its own last words"
     assert "| start 1" not in str(caught.value), "and not those of its lives before"
     assert len(starts(tmp_path)) == 3
+
+
+async def test_the_pause_before_a_restart_doubles_up_to_a_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launcher, "FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(launcher, "LONGEST_PAUSE_SECONDS", 0.02)
+    told: list[str] = []
+    often = Supervision(restarts=5000)  # a pause that doubled so often would be no float
+    async with LocalProcesses([child(tmp_path)], tmp_path, supervision=often, tell=told.append) as running:
+        running._restarts["policy-0"] = [time.monotonic()] * 4000
+        for number in (1, 2, 3, 4):
+            running.started[0].signal(signal.SIGKILL)
+            await until(lambda n=number: len(starts(tmp_path)) == n + 1 and running.started[0].is_ready)
+            if number == 1:
+                running._restarts["policy-0"].clear()
+    pauses = re.findall(r" in ([\d.]+) s, restart", "\n".join(told))
+    assert pauses == ["0.02", "0.01", "0.02", "0.02"]
 
 
 async def test_restarts_of_long_ago_do_not_count(tmp_path: Path) -> None:
